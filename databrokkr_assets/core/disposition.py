@@ -1,0 +1,38 @@
+"""How rows meet a table.
+
+A disposition is a value, `Merge(("id",))`, so that a connector can say which ones it offers by their types and
+no code asks for a string.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Append:
+    """Rows are added; what was there stays."""
+
+    def __str__(self) -> str:
+        return "append"
+
+
+@dataclass(frozen=True)
+class Replace:
+    """The load becomes the whole table, at one moment."""
+
+    def __str__(self) -> str:
+        return "replace"
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A row replaces the row with the same keys, or is added. Of several rows with one key in a load the last wins."""
+
+    keys: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"merge({', '.join(self.keys)})"
+
+
+Disposition = Append | Replace | Merge

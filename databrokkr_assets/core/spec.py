@@ -1,0 +1,272 @@
+"""The specification: what a pipeline author writes, as models.
+
+The same models serve YAML (through `core.reading`) and Python. Settings of connectors and transforms derive from the
+node models here, so an author sees one flat mapping per node.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
+from databrokkr_assets.core.ports import Sink, Source
+from databrokkr_assets.core.settings import Names, Settings
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+
+class Zone(StrEnum):
+    """Where a dataset stands in the lake."""
+
+    LANDING = "landing"
+    RAW = "raw"
+    STAGING = "staging"
+    CURATED = "curated"
+    ARCHIVE = "archive"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An external system's table, file or bucket, as an asset upstream of a source or downstream of a sink."""
+
+    key: tuple[str, ...]
+    kind: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node stands: relative paths in its settings start at `project`."""
+
+    project: Path
+
+    def resolve(self, path: str) -> str:
+        """`path` as an absolute path or the URL that it already is."""
+        return path if "://" in path else str(self.project / Path(path).expanduser())
+
+
+class ConnectionSettings(Settings):
+    """Coordinates and secrets of one system. Secrets are `SecretStr`, so that they are never shown."""
+
+    type: str
+    """The connector's name."""
+
+
+class NodeSettings(Settings):
+    """What every node can say."""
+
+    type: str
+    """What kind of node this is."""
+    description: str = ""
+    """Shown with the asset in the UI; Markdown."""
+    owners: tuple[str, ...] = ()
+    """Email addresses, or teams as `team:name`."""
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    """Tags of the asset."""
+
+
+class _Disposed(NodeSettings):
+    disposition: Literal["append", "replace", "merge"] | None = None
+    """How rows meet the table: `append`, `replace`, or `merge` by `keys`."""
+    keys: Names = ()
+    """The columns that name a row; needed by `merge`."""
+
+    @model_validator(mode="after")
+    def _merge_has_keys(self) -> _Disposed:
+        if self.disposition == "merge" and not self.keys:
+            raise ValueError("merge needs `keys`, the columns that name a row; add e.g. `keys: [id]`")
+        return self
+
+    def _how(self, default: Disposition) -> Disposition:
+        match self.disposition:
+            case "append":
+                return Append()
+            case "replace":
+                return Replace()
+            case "merge":
+                return Merge(self.keys)
+            case _:
+                return default
+
+
+class SourceSettings(_Disposed, ABC):
+    """A source: reads a system into a dataset."""
+
+    connection: str | None = None
+    """The name of a connection, where the system needs one."""
+    zone: Zone = Zone.RAW
+    """The zone of the dataset."""
+    max_rejects: int | None = Field(default=None, ge=0)
+    """How many rows may be unreadable before the load fails; without it any number goes to quarantine."""
+
+    @property
+    def how(self) -> Disposition:
+        """The disposition asked for, or the one that fits how this source reads."""
+        return self._how(self.default_disposition())
+
+    def default_disposition(self) -> Disposition:
+        """`Append` for a source that reads only what is new, `Replace` for one that reads everything."""
+        return Replace()
+
+    @abstractmethod
+    def open(self, connection: ConnectionSettings | None, place: Place) -> Source:
+        """A reader of the system. Cheap: the system is asked when the reader is used."""
+
+    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
+        """The external assets that this source reads; must not touch the network."""
+        return ()
+
+
+class TransformSettings(NodeSettings, ABC):
+    """A transform: reshapes datasets into a dataset."""
+
+    zone: Zone = Zone.CURATED
+    """The zone of the dataset."""
+    stored: bool = True
+    """Whether the result is kept as a dataset; `false` makes it part of the queries of the nodes that read it."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the nodes that this one reads, in no particular order, each once."""
+
+
+class ComposesSql(ABC):
+    """A transform that is a query: chains of them become one query."""
+
+    @abstractmethod
+    def to_sql(self, inputs: Mapping[str, exp.Expression]) -> exp.Query:
+        """The query. Each input is a table reference to put wherever the input is read.
+
+        Raises SpecError for SQL that cannot be parsed, with the line and column within the node's text.
+        """
+
+
+class CallsPython(ABC):
+    """A transform that is a Python function over its inputs."""
+
+    @abstractmethod
+    def call(self, inputs: Mapping[str, Any]) -> Any:
+        """The function's result: an Arrow table, record batch reader, pandas data frame, or DuckDB relation.
+
+        `inputs` are DuckDB relations by node name. Raises DataError when the function raises.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that changes when the function's code does."""
+
+
+class SinkSettings(_Disposed, ABC):
+    """A sink: writes a dataset to a system."""
+
+    input: str
+    """The node whose dataset is written."""
+    connection: str | None = None
+    """The name of a connection, where the system needs one."""
+
+    @property
+    def how(self) -> Disposition:
+        """The disposition asked for; a sink replaces unless told otherwise."""
+        return self._how(Replace())
+
+    @abstractmethod
+    def open(self, connection: ConnectionSettings | None, place: Place) -> Sink:
+        """A writer to the system. Cheap: the system is asked when the writer is used."""
+
+    @abstractmethod
+    def origin(self, connection: ConnectionSettings | None) -> Origin:
+        """The table or file that is written, as the UI names it; must not touch the network."""
+
+    def pool(self, connection: ConnectionSettings | None) -> str | None:
+        """The Dagster pool that writers of this target share; `None` where any number may write."""
+        return None
+
+
+class OnFail(StrEnum):
+    """The fate of a failed check."""
+
+    WARN = "warn"
+    QUARANTINE = "quarantine"
+    BLOCK = "block"
+
+
+class CheckSettings(Settings):
+    """One Great Expectations expectation on a node's dataset.
+
+    Every other key is a parameter of the expectation, by its own name: `column`, `min_value`, `mostly` …
+    """
+
+    model_config = Settings.model_config | {"extra": "allow"}
+
+    type: str
+    """The expectation's own name, e.g. `expect_column_values_to_not_be_null`."""
+    on: str
+    """The node whose rows are checked."""
+    on_fail: OnFail = OnFail.BLOCK
+    """`warn` shows it, `quarantine` sets the failing rows aside, `block` publishes nothing."""
+    description: str = ""
+    """Shown with the check in the UI."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The expectation's own parameters."""
+        return self.model_extra or {}
+
+
+class ScheduleSettings(Settings):
+    """When the pipeline runs by the clock."""
+
+    cron: str
+    """A cron expression of five fields, e.g. `0 6 * * *`."""
+    timezone: str = "UTC"
+    """A name of the IANA time zone database, e.g. `Europe/Berlin`."""
+
+
+class FileArrival(Settings):
+    """Runs the pipeline when files have arrived for one of its sources."""
+
+    type: Literal["file_arrival"]
+    """The kind of event."""
+    source: str
+    """The `files` source whose path is watched; its node and everything downstream run."""
+    every: float = Field(default=30.0, ge=1)
+    """Seconds between two looks."""
+
+
+class Pipeline(Settings):
+    """Sources, transforms, sinks and checks of one name, and what starts them."""
+
+    name: str
+    description: str = ""
+    owners: tuple[str, ...] = ()
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    sources: Mapping[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
+    transforms: Mapping[str, SerializeAsAny[TransformSettings]] = Field(default_factory=dict)
+    sinks: Mapping[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)
+    checks: Mapping[str, CheckSettings] = Field(default_factory=dict)
+    schedule: ScheduleSettings | None = None
+    triggers: Mapping[str, FileArrival] = Field(default_factory=dict)
+
+    def nodes(self) -> Iterator[tuple[str, NodeSettings]]:
+        """Every node by name: sources, then transforms, then sinks."""
+        yield from self.sources.items()
+        yield from self.transforms.items()
+        yield from self.sinks.items()
+
+    def inputs_of(self, node: str) -> tuple[str, ...]:
+        """The names of the nodes that `node` reads."""
+        if node in self.transforms:
+            return self.transforms[node].inputs()
+        return (self.sinks[node].input,) if node in self.sinks else ()
+
+    def checks_on(self, node: str) -> dict[str, CheckSettings]:
+        """The checks that guard `node`."""
+        return {name: check for name, check in self.checks.items() if check.on == node}

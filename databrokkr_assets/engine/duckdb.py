@@ -1,0 +1,62 @@
+"""Opens DuckDB as the engine: bounded in memory, spilling to disk, in UTC."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.names import literal
+from databrokkr_assets.core.plugins import missing_extra
+
+MEMORY_LIMIT = "DATABROKKR_MEMORY_LIMIT"
+"""The environment variable that bounds DuckDB's memory, e.g. `2GB`."""
+
+
+@contextmanager
+def open_duck() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory database for one load; its spill folder goes with it.
+
+    Row order is not kept (`preserve_insertion_order=false`): it costs memory that grows with the table.
+    """
+    with tempfile.TemporaryDirectory(prefix="databrokkr-") as spill:
+        connection = duckdb.connect(
+            config={
+                "memory_limit": os.environ.get(MEMORY_LIMIT, "400MB"),
+                "temp_directory": spill,
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+            }
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def load_extension(duck: duckdb.DuckDBPyConnection, name: str, *, extra: str) -> None:
+    """Load a DuckDB extension from its wheel, or the one that is installed in DuckDB's own folder.
+
+    Raises SpecError with the install command when there is neither.
+    """
+    try:
+        duck.execute(f"LOAD {literal(str(_wheel(name)))}" if _wheel(name) else f"LOAD {name}")
+    except duckdb.Error as error:
+        raise missing_extra(extra, f"DuckDB's extension {name}") from error
+
+
+def _wheel(name: str) -> Path | None:
+    """The extension file inside the wheel `duckdb-extension-<name>`; it fits one version of DuckDB only."""
+    try:
+        package = importlib.import_module(f"duckdb_extension_{name}")
+    except ImportError:
+        return None
+    found = sorted(Path(package.__path__[0]).rglob(f"{name}.duckdb_extension"))
+    return next((path for path in found if f"v{duckdb.__version__}" in path.parts), None)
