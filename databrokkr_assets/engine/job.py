@@ -1,0 +1,107 @@
+"""What every node's work needs, and what it leaves: the job, its outcome, and the gate between stage and publish."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from databrokkr_assets.core.checks import CheckResult
+from databrokkr_assets.core.errors import DataError
+from databrokkr_assets.engine.duckdb import load_extension, open_duck
+from databrokkr_assets.engine.progress import Listener, silent
+from databrokkr_assets.lake.dataset import Dataset, Snapshot
+from databrokkr_assets.lake.store import Store
+
+STAGED = "databrokkr_staged"
+"""The view of the staged rows, in their own types, with `ROW_ID`."""
+
+WHOLE = "databrokkr_whole"
+"""The view of what the dataset will be: staged rows, and published ones with negative row ids."""
+
+ROW_ID = "databrokkr_row"
+"""The column that numbers staged rows."""
+
+Gate = Callable[[DuckDBPyConnection], Iterable[CheckResult]]
+"""Runs a node's checks on `STAGED` and `WHOLE`."""
+
+
+def no_checks(duck: DuckDBPyConnection) -> Iterable[CheckResult]:
+    """The gate of a node without checks."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One node's work in one run."""
+
+    node: str
+    dataset: Dataset
+    quarantine: Dataset
+    gate: Gate = no_checks
+    run_id: str = ""
+    max_rejects: int | None = None
+    listener: Listener = silent
+    load_id: str = field(default_factory=lambda: new_load_id())
+
+    def duck(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """DuckDB, able to read and write the lake."""
+        return duck_for(self.dataset.store)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a node's work came to. `published` is false when there was nothing new."""
+
+    node: str
+    load_id: str
+    rows_in: int
+    rows_out: int
+    seconds: float
+    quarantined: int = 0
+    bytes: int = 0
+    published: bool = True
+    version: int | None = None
+    total_rows: int | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    target: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Blocked(DataError):
+    """A check stopped the load; nothing was published and the old version stays."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        failed = "; ".join(str(check) for check in outcome.checks if check.blocks)
+        mend = "look at the sample of failing values, mend the source, or change `on_fail`"
+        super().__init__(f"blocked by {failed}", mend=mend, where=outcome.node)
+
+
+def new_load_id() -> str:
+    """A name for a load: when it began, and a random part."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def duck_for(store: Store) -> Any:
+    """DuckDB, able to read and write `store`."""
+    with open_duck() as duck:
+        for extension in store.extensions:
+            load_extension(duck, extension, extra="s3")
+        secret = store.duck_secret()
+        if secret:
+            duck.execute(secret)
+        yield duck
+
+
+def own_columns(duck: DuckDBPyConnection, snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+    """A dataset's columns with their own types, as DuckDB names them."""
+    relation = duck.sql(f"{snapshot.query(duck)} LIMIT 0")
+    return tuple(zip(relation.columns, map(str, relation.types), strict=True))

@@ -1,0 +1,166 @@
+"""A dataset: a Delta table of the lake, and what its log tells - rows, versions, loads, cursor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from duckdb import DuckDBPyConnection
+
+from databrokkr_assets.core.errors import AccessError
+from databrokkr_assets.core.names import columns, literal
+from databrokkr_assets.lake import types
+from databrokkr_assets.lake.store import Store
+
+COMMIT_KEY = "databrokkr"
+"""The key of our record in a commit's metadata."""
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """What a load wrote down in the commit that published it."""
+
+    load_id: str
+    run_id: str
+    number: int
+    disposition: str
+    folder: str
+    at: str
+    rows: int
+    rejected: int = 0
+    bytes: int = 0
+    cursor: Mapping[str, Any] | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
+
+    def to_commit(self) -> dict[str, str]:
+        """The record as commit metadata."""
+        return {COMMIT_KEY: json.dumps(asdict(self), separators=(",", ":"))}
+
+    @staticmethod
+    def from_commit(commit: Mapping[str, Any]) -> LoadRecord | None:
+        """The record in a commit's metadata; `None` for a commit that is not a load."""
+        text = commit.get(COMMIT_KEY)
+        return LoadRecord(**json.loads(text)) if text else None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The rows of a dataset that are new since a version. `whole` tells that they are all its rows."""
+
+    query: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a node's rows stand. `node` is `pipeline/node`, the application id of its loads."""
+
+    store: Store
+    node: str
+
+    def open(self) -> Snapshot | None:
+        """The published version as it stands now; `None` before the first load. Raises AccessError."""
+        try:
+            return Snapshot(self, DeltaTable(self.store.url, storage_options=self.store.delta_options()))
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise self.store.access_error(error) from error
+
+
+class Snapshot:
+    """One published version of a dataset; never changes while it is held."""
+
+    def __init__(self, dataset: Dataset, table: DeltaTable) -> None:
+        self.dataset = dataset
+        self.table = table
+        self.version = table.version()
+        self.table_id = str(table.metadata().id)
+        self.schema: pa.Schema = pa.schema(table.schema().to_arrow())
+        self.files = tuple(sorted(table.file_uris()))
+        self.last = next(self._records(None), None)
+
+    @property
+    def number(self) -> int:
+        """How many loads were published; the next one is this plus one."""
+        return self.last.number if self.last else 0
+
+    def rows(self) -> int:
+        """How many rows there are, from the log alone."""
+        actions = pa.table(self.table.get_add_actions(flatten=True))
+        return sum(count or 0 for count in actions.column("num_records").to_pylist())
+
+    def bytes(self) -> int:
+        """The size of the files."""
+        return sum(pa.table(self.table.get_add_actions(flatten=True)).column("size_bytes").to_pylist())
+
+    def query(self, duck: DuckDBPyConnection, *, as_stored: bool = False) -> str:
+        """The rows as SQL over `duck`, in the columns' own types or as they are stored."""
+        return self._select(duck, self.files, as_stored=as_stored)
+
+    def changes(self, duck: DuckDBPyConnection, since: int | None) -> Changes:
+        """The rows that came or changed after version `since`; all of them when loads since then replaced the rest.
+
+        Rows that a merge changed come as they are now. Raises AccessError when `since` is ahead of this version.
+        """
+        if since is not None and since > self.version:
+            raise AccessError(
+                f"the target says it holds version {since} of {self.dataset.node}, which has only {self.version}",
+                mend="the dataset was made anew: delete the node's row from the target's _databrokkr_loads, then run again",
+            )
+        loads = None if since is None else list(self._records_since(since))
+        if loads is None or any(load.disposition == "replace" for load in loads):
+            return Changes(self.query(duck), whole=True)
+        folders = tuple(f"/{load.folder}/part-" for load in loads)
+        fresh = [uri for uri in self._all_files(loads) if any(folder in uri for folder in folders)]
+        live = [uri for uri in fresh if uri in set(self.files)]
+        if all(load.disposition == "append" for load in loads):
+            return Changes(self._select(duck, live), whole=False)
+        return Changes(self._changed_rows(duck, fresh, loads), whole=False)
+
+    def _changed_rows(self, duck: DuckDBPyConnection, fresh: list[str], loads: list[LoadRecord]) -> str:
+        keys = tuple(loads[-1].disposition.removeprefix("merge(").removesuffix(")").split(", "))
+        changed = f"SELECT DISTINCT {columns(keys)} FROM ({self._select(duck, fresh)})"
+        match = " AND ".join(f"now.{columns((key,))} IS NOT DISTINCT FROM changed.{columns((key,))}" for key in keys)
+        return f"SELECT now.* FROM ({self.query(duck)}) AS now SEMI JOIN ({changed}) AS changed ON {match}"
+
+    def _all_files(self, loads: list[LoadRecord]) -> list[str]:
+        """The files that the loads brought, also those that later merges have rewritten since."""
+        found = dict.fromkeys(self.files)
+        for load in loads:
+            folder = self.dataset.store.child(load.folder)
+            found |= dict.fromkeys(folder.child(name).url for name in folder.names())
+        return list(found)
+
+    def _select(self, duck: DuckDBPyConnection, files: tuple[str, ...] | list[str], *, as_stored: bool = False) -> str:
+        # The typed, empty first half gives columns that no file holds yet their name and type.
+        shape = f"SELECT * FROM (SELECT {types.nulls(duck, self.schema, as_stored=True)}) WHERE false"
+        stored = shape
+        if files:
+            listed = ", ".join(literal(uri) for uri in files)
+            stored = f"{shape} UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true)"
+        listed_columns = columns(self.schema.names) if as_stored else types.read_back(self.schema)
+        return f"SELECT {listed_columns} FROM ({stored})"
+
+    def _records_since(self, version: int) -> Iterator[LoadRecord]:
+        """The loads after `version`, oldest first."""
+        return reversed(list(self._records(self.version - version)))
+
+    def records(self) -> Iterator[LoadRecord]:
+        """Every load that the log still knows, newest first."""
+        return filter(None, map(LoadRecord.from_commit, self.table.history()))
+
+    def _records(self, limit: int | None) -> Iterator[LoadRecord]:
+        """The loads of the newest `limit` commits (of all, without it), newest first."""
+        step = 1 if limit is None else limit
+        if step == 0:
+            return
+        commits = self.table.history(step)
+        if limit is None and commits and LoadRecord.from_commit(commits[0]) is None:
+            commits = self.table.history()
+        yield from filter(None, map(LoadRecord.from_commit, commits))

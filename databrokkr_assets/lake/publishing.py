@@ -1,0 +1,289 @@
+"""Stage and publish: rows become Parquet files that nothing refers to, then one Delta commit makes them the dataset.
+
+The commit carries `txn(appId = node, version = n)`. It is made on the version that the load began with and is never
+rebased, so a worker that was thought dead cannot publish after its successor has.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from databrokkr_assets.core.disposition import Disposition, Merge, Replace
+from databrokkr_assets.core.errors import Unavailable
+from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.lake import types
+from databrokkr_assets.lake.dataset import Dataset, LoadRecord, Snapshot
+from databrokkr_assets.lake.store import Store
+
+STAGING = "_databrokkr_staging"
+"""The folder of a table that names, by empty files, the loads that were begun and not yet published."""
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A Parquet file of a load: its name below the table, and what the log will say of it."""
+
+    path: str
+    rows: int
+    bytes: int
+    stats: str
+
+
+class Stage:
+    """The files of one load, beside the table and not yet part of it."""
+
+    def __init__(self, dataset: Dataset, duck: duckdb.DuckDBPyConnection, number: int, load_id: str) -> None:
+        self.dataset = dataset
+        self.duck = duck
+        self.number = number
+        self.folder = f"load-{number:08d}-{load_id}"
+        self.files: list[StagedFile] = []
+        self.schema = pa.schema([])
+        self._takes = 0
+
+    @property
+    def store(self) -> Store:
+        """The load's folder."""
+        return self.dataset.store.child(self.folder)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are staged."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        """The size of what is staged."""
+        return sum(file.bytes for file in self.files)
+
+    def write(self, query: str, *, ordered: bool = False) -> None:
+        """Stage the rows of `query`, in place of what was staged before.
+
+        `ordered` keeps the rows in the query's order, in one file. Raises duckdb.Error as it comes.
+        """
+        relation = self.duck.sql(query)
+        self.schema = types.stored_schema(self.duck, relation.columns, relation.types)
+        before = self.files
+        self.files = self._copy(f"SELECT {types.stored(relation.columns, relation.types)} FROM ({query})", "part", ordered)
+        for file in before:
+            self.dataset.store.child(file.path).delete()
+
+    def keep(self, query: str) -> list[StagedFile]:
+        """Write rows of older files, already as stored, that a merge rewrites."""
+        return self._copy(query, "kept", ordered=False)
+
+    def query(self, *, row_id: str | None = None, as_stored: bool = False) -> str:
+        """The staged rows as SQL; `row_id` names an added column that numbers them, in the order of the query."""
+        listed = ", ".join(literal(self.dataset.store.child(file.path).url) for file in self.files)
+        number = f", (file_index::BIGINT << 40) + file_row_number AS {quoted(row_id)}" if row_id else ""
+        chosen = columns(self.schema.names) if as_stored else types.read_back(self.schema)
+        return f"SELECT {chosen}{number} FROM read_parquet([{listed}])"
+
+    def begin(self) -> None:
+        """Say that this load has begun, so that its files are found if it dies."""
+        self.dataset.store.make()
+        self._marker.touch()
+
+    def discard(self) -> None:
+        """Remove every trace of a load that was not published."""
+        self.store.delete()
+        self._marker.delete()
+
+    def settle(self) -> None:
+        """Forget the mark of a load that was published."""
+        self._marker.delete()
+
+    @property
+    def _marker(self) -> Store:
+        return self.dataset.store.child(STAGING, self.folder)
+
+    def _copy(self, query: str, name: str, ordered: bool) -> list[StagedFile]:
+        self._takes += 1
+        self.store.make()
+        pattern = f"{name}-{self._takes}-{{i}}"
+        how = "FILE_SIZE_BYTES '100GB'" if ordered else "PER_THREAD_OUTPUT true"
+        self.duck.execute(f"SET preserve_insertion_order = {str(ordered).lower()}")
+        written = self.duck.execute(
+            f"COPY ({query}) TO {literal(self.store.url)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+            f"{how}, FILENAME_PATTERN {literal(pattern)}, OVERWRITE_OR_IGNORE true, RETURN_STATS true)"
+        ).fetchall()
+        found = [self._staged(name, count, size, stats) for name, count, size, _, stats, _ in written]
+        return [file for file in found if file.rows] or found[:1]
+
+    def _staged(self, path: str, rows: int, size: int, stats: Mapping[str, Mapping[str, str]]) -> StagedFile:
+        name = path.rsplit("/", 1)[-1]
+        return StagedFile(f"{self.folder}/{name}", rows, size, _delta_stats(self.schema, rows, stats))
+
+
+def publish(
+    dataset: Dataset,
+    before: Snapshot | None,
+    stage: Stage,
+    how: Disposition,
+    record: LoadRecord,
+    *,
+    replacing: str | None = None,
+) -> Snapshot:
+    """Make the staged rows part of the dataset, in one commit, and give the version that has them.
+
+    Files whose folder begins with `replacing` go in the same commit: what an earlier attempt at this load left.
+
+    Raises Unavailable when somebody else has published since `before`; then nothing has changed.
+    """
+    properties = CommitProperties(
+        custom_metadata=record.to_commit(),
+        app_transactions=[Transaction(dataset.node, record.number)],
+        max_commit_retries=0,
+    )
+    adds = [_add(file) for file in stage.files if file.rows]
+    try:
+        if before is None:
+            create_table_with_add_actions(
+                dataset.store.url,
+                DeltaSchema.from_arrow(stage.schema),
+                adds,
+                name=dataset.node,
+                storage_options=dataset.store.delta_options(),
+                commit_properties=properties,
+            )
+        else:
+            _commit(before, stage, how, adds, properties, replacing)
+    except (CommitFailedError, DeltaError) as error:
+        raise Unavailable(
+            f"{dataset.node} was published by another run in the meantime, so this load was given up ({error})",
+            mend="nothing is lost: run it again",
+        ) from error
+    stage.settle()
+    after = dataset.open()
+    assert after is not None
+    return after
+
+
+def _commit(
+    before: Snapshot,
+    stage: Stage,
+    how: Disposition,
+    adds: list[AddAction],
+    properties: CommitProperties,
+    replacing: str | None,
+) -> None:
+    if isinstance(how, Replace):
+        schema = DeltaSchema.from_arrow(stage.schema)
+        before.table.create_write_transaction(adds, "overwrite", schema, commit_properties=properties)
+        return
+    actions: list[AddAction | RemoveAction] = [*adds]
+    if isinstance(how, Merge):
+        actions += _rewritten(before, stage, how.keys)
+    if replacing:
+        actions += [_remove(path, size) for path, size in _sizes(before.table) if path.startswith(replacing)]
+    table = _with_new_columns(before, stage)
+    table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+
+
+def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
+    """The table with the staged columns that it lacked. A crash right after leaves columns of NULLs, which is harmless."""
+    known = {name.lower() for name in before.schema.names}
+    fresh = [field for field in stage.schema if field.name.lower() not in known]
+    if fresh:
+        before.table.alter.add_columns(list(DeltaSchema.from_arrow(pa.schema(fresh)).fields))
+    return before.table
+
+
+def _rewritten(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> Iterator[AddAction | RemoveAction]:
+    """The old files that hold a merged key go; their other rows come again in files of this load."""
+    sizes = dict(_sizes(before.table))
+    for uri, path in _touched(before, stage, keys):
+        kept = stage.keep(_survivors(before, stage, keys, uri))
+        yield from (_add(file) for file in kept if file.rows)
+        yield _remove(path, sizes[path])
+
+
+def _touched(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> list[tuple[str, str]]:
+    if not before.files or not stage.rows:
+        return []
+    listed = ", ".join(literal(uri) for uri in before.files)
+    old = f"SELECT {columns(keys)}, filename FROM read_parquet([{listed}], filename=true)"
+    found = stage.duck.execute(
+        f"SELECT DISTINCT old.filename FROM ({old}) AS old SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
+    ).fetchall()
+    root = before.dataset.store.url + "/"
+    return [(uri, uri.removeprefix(root)) for (uri,) in found]
+
+
+def _survivors(before: Snapshot, stage: Stage, keys: tuple[str, ...], uri: str) -> str:
+    return (
+        f"SELECT old.* FROM read_parquet({literal(uri)}) AS old "
+        f"ANTI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
+    )
+
+
+def _match(keys: tuple[str, ...]) -> str:
+    return " AND ".join(f"old.{quoted(key)} IS NOT DISTINCT FROM new.{quoted(key)}" for key in keys)
+
+
+def _sizes(table: DeltaTable) -> Iterator[tuple[str, int]]:
+    actions = pa.table(table.get_add_actions(flatten=True))
+    return zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True)
+
+
+def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:
+    """Remove the files of loads that died: those begun with a number that another load has published since.
+
+    A load that is still at work has the next number, so it is never swept; its folder's name is given.
+    """
+    removed = []
+    for folder in dataset.store.child(STAGING).names():
+        number = int(folder.split("-")[1])
+        if before is None or number > before.number:
+            continue
+        if folder not in {record.folder for record in before.records()}:
+            dataset.store.child(folder).delete()
+            removed.append(folder)
+        dataset.store.child(STAGING, folder).delete()
+    return removed
+
+
+def _remove(path: str, size: int) -> RemoveAction:
+    return RemoveAction(path, True, int(time.time() * 1000), size=size, partition_values={})
+
+
+def _add(file: StagedFile) -> AddAction:
+    return AddAction(file.path, file.bytes, {}, int(time.time() * 1000), True, file.stats)
+
+
+def _delta_stats(schema: pa.Schema, rows: int, stats: Mapping[str, Mapping[str, str]]) -> str:
+    """The statistics of a file as Delta writes them; only those that are surely right."""
+    found: dict[str, Any] = {"numRecords": rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for field in schema:
+        column = stats.get(quoted(field.name))
+        if column is None:
+            continue
+        if "null_count" in column:
+            found["nullCount"][field.name] = int(column["null_count"])
+        low, high = (_stat(field.type, column.get(side)) for side in ("min", "max"))
+        if low is not None and high is not None:
+            found["minValues"][field.name] = low
+            found["maxValues"][field.name] = high
+    return json.dumps(found)
+
+
+def _stat(kind: pa.DataType, text: str | None) -> Any:
+    """A bound as JSON; `None` for types whose bounds Delta would read otherwise (NaN is in no bound), and for infinities."""
+    if text is None or "infinity" in text:
+        return None
+    if pa.types.is_integer(kind):
+        return int(text)
+    if pa.types.is_date(kind) or (pa.types.is_string(kind) and len(text) <= 32):
+        return text
+    return None

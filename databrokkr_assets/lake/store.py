@@ -1,0 +1,139 @@
+"""Where a lake stands: a local folder or an S3 prefix, as its three users address it - Delta, DuckDB and ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from databrokkr_assets.core.errors import AccessError, SpecError
+from databrokkr_assets.core.names import literal
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+@dataclass(frozen=True)
+class Store:
+    """A root, `url`, and the options that open it.
+
+    For `s3://bucket/prefix` the options are `endpoint_url`, `access_key_id`, `secret_access_key`, `session_token` and
+    `region`; those left out come from the environment as boto3 would find them.
+    """
+
+    url: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether the root is an S3 prefix; otherwise it is a local folder."""
+        return self.url.startswith("s3://")
+
+    def child(self, *parts: str) -> Store:
+        """The store one or more folders down."""
+        return Store("/".join([self.url.rstrip("/"), *parts]), self.options)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The DuckDB extensions that reading and writing here needs."""
+        return ("httpfs",) if self.is_s3 else ()
+
+    def delta_options(self) -> dict[str, str]:
+        """The options as delta-rs names them."""
+        names = {
+            "endpoint_url": "AWS_ENDPOINT_URL",
+            "access_key_id": "AWS_ACCESS_KEY_ID",
+            "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+            "session_token": "AWS_SESSION_TOKEN",
+            "region": "AWS_REGION",
+        }
+        found = {names[key]: value for key, value in self.options.items()}
+        if self.is_s3:
+            found["aws_conditional_put"] = "etag"
+            if self.options.get("endpoint_url", "").startswith("http://"):
+                found["AWS_ALLOW_HTTP"] = "true"
+        return found
+
+    def duck_secret(self) -> str | None:
+        """The statement that lets DuckDB in; `None` for a local folder."""
+        if not self.is_s3:
+            return None
+        endpoint = urlsplit(self.options.get("endpoint_url", ""))
+        parts = {
+            "KEY_ID": self.options.get("access_key_id"),
+            "SECRET": self.options.get("secret_access_key"),
+            "SESSION_TOKEN": self.options.get("session_token"),
+            "REGION": self.options.get("region", "us-east-1"),
+            "ENDPOINT": endpoint.netloc or None,
+            "URL_STYLE": "path" if endpoint.netloc else None,
+        }
+        given = [f"{name} {literal(value)}" for name, value in parts.items() if value]
+        if endpoint.scheme == "http":
+            given.append("USE_SSL false")
+        return f"CREATE OR REPLACE SECRET databrokkr_lake (TYPE s3, {', '.join(given)})"
+
+    def make(self) -> None:
+        """Make sure that the folder is there. Raises AccessError."""
+        if not self.is_s3:
+            try:
+                Path(self.url).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self.access_error(error) from error
+
+    def touch(self) -> None:
+        """Write an empty file here."""
+        files, path = self._filesystem()
+        if not self.is_s3:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with files.open_output_stream(path):
+            pass
+
+    def names(self) -> list[str]:
+        """The names directly below this folder; none when it is not there."""
+        from pyarrow.fs import FileSelector
+
+        files, path = self._filesystem()
+        found = files.get_file_info(FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+    def delete(self) -> None:
+        """Remove this file or folder with all below it; nothing happens when it is not there."""
+        from pyarrow.fs import FileType
+
+        files, path = self._filesystem()
+        match files.get_file_info(path).type:
+            case FileType.File:
+                files.delete_file(path)
+            case FileType.Directory:
+                files.delete_dir(path)
+
+    def access_error(self, error: Exception) -> AccessError:
+        """The error for a lake that does not let us in."""
+        mend = "check that the path is writable and the disk has room, or set another lake with DATABROKKR_LAKE"
+        return AccessError(f"the lake cannot be used: {error}", mend=mend, where=self.url)
+
+    def _filesystem(self) -> tuple[FileSystem, str]:
+        from pyarrow.fs import LocalFileSystem, S3FileSystem
+
+        if not self.is_s3:
+            return LocalFileSystem(), self.url
+        filesystem = S3FileSystem(
+            access_key=self.options.get("access_key_id"),
+            secret_key=self.options.get("secret_access_key"),
+            session_token=self.options.get("session_token"),
+            region=self.options.get("region", "us-east-1"),
+            endpoint_override=self.options.get("endpoint_url"),
+        )
+        return filesystem, self.url.removeprefix("s3://")
+
+
+def store_at(url: str, project: Path, options: Mapping[str, str]) -> Store:
+    """The store at `url`: `s3://bucket/prefix`, or a folder, relative ones below `project`. Raises SpecError."""
+    if url.startswith("s3://"):
+        return Store(url.rstrip("/"), options)
+    if "://" in url and not url.startswith("file://"):
+        scheme = url.partition("://")[0]
+        raise SpecError(f'a lake cannot stand on "{scheme}"', mend="use a folder or s3://bucket/prefix")
+    return Store(str((project / Path(url.removeprefix("file://")).expanduser()).resolve()))

@@ -1,0 +1,97 @@
+"""`sql`: a query in DuckDB's dialect over the node's inputs, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal
+
+import sqlglot
+from pydantic import field_validator
+from sqlglot import exp
+from sqlglot.errors import ParseError, TokenError
+
+from databrokkr_assets.core.settings import Names
+from databrokkr_assets.core.spec import ComposesSql, TransformSettings
+
+
+class Sql(TransformSettings, ComposesSql):
+    """A query over other nodes. The nodes that it reads are found in the query itself."""
+
+    type: Literal["sql"] = "sql"
+    """A query in DuckDB's SQL."""
+    sql: str
+    """One SELECT; the nodes of the pipeline are its tables."""
+    input: Names = ()
+    """The nodes that are read, where the query does not tell them."""
+
+    @field_validator("sql")
+    @classmethod
+    def _parses(cls, text: str) -> str:
+        _parsed(text)
+        return text
+
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.input, *self._tables]))
+
+    def to_sql(self, inputs: Mapping[str, exp.Expression]) -> exp.Query:
+        query = _parsed(self.sql)
+        for scope_table in list(query.find_all(exp.Table)):
+            if scope_table.name in inputs and not scope_table.db and not _is_cte(scope_table):
+                scope_table.replace(_aliased(inputs[scope_table.name], scope_table))
+        return query
+
+    @cached_property
+    def _tables(self) -> tuple[str, ...]:
+        tables = _parsed(self.sql).find_all(exp.Table)
+        return tuple(dict.fromkeys(table.name for table in tables if _reads_a_node(table)))
+
+
+def _parsed(text: str) -> exp.Query:
+    try:
+        statements = [tree for tree in sqlglot.parse(text, dialect="duckdb") if tree is not None]
+    except (ParseError, TokenError) as error:
+        details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+        place = f"line {details['line']}, column {details['col']}: " if details.get("line") else ""
+        reason = details.get("description") or str(error)
+        raise ValueError(f"{place}{reason}; correct the SQL there") from error
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise ValueError("must be one SELECT; a transform reads its inputs and writes nothing else")
+    return statements[0]
+
+
+def _reads_a_node(table: exp.Table) -> bool:
+    """Table functions such as `range(10)`, qualified names, and names of the query's own CTEs are no nodes."""
+    return isinstance(table.this, exp.Identifier) and not table.db and not _is_cte(table)
+
+
+def _is_cte(table: exp.Table) -> bool:
+    node: exp.Expression | None = table
+    while node is not None:
+        named = node.args.get("with_") or node.args.get("with")
+        if named and any(cte.alias == table.name and cte not in _ancestors(table) for cte in named.expressions):
+            return True
+        node = node.parent
+    return False
+
+
+def _ancestors(node: exp.Expression) -> list[exp.Expression]:
+    found = []
+    while node.parent is not None:
+        node = node.parent
+        found.append(node)
+    return found
+
+
+def _aliased(read: exp.Expression, table: exp.Table) -> exp.Expression:
+    """`read` under the name that the query knows it by, with whatever else (joins, sample) hangs on the table."""
+    source = read.copy()
+    source.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
+    for key in ("joins", "laterals", "pivots", "sample", "ordinality"):
+        if table.args.get(key):
+            source.set(key, table.args[key])
+    return source
+
+
+transform = Sql
+
