@@ -182,10 +182,14 @@ class Names:
     name = "duckdb"
     DremioDialect = DuckdbDialect
 
+    def __init__(self, duck: duckdb.DuckDBPyConnection) -> None:
+        self.__name__ = "duckdb"
+        self._duck = duck
+
     def __getattr__(self, name: str) -> type[ColumnType]:
         """The class of a type by any of DuckDB's names for it: BIGINT, int8, text, DECIMAL(10,2), DECIMAL."""
         try:
-            known = str(duckdb.sqltype(name))
+            known = str(self._duck.sqltype(name))
         except duckdb.Error:
             if name.upper() in ("STRUCT", "LIST", "MAP", "UNION", "ENUM"):  # need a modifier to be types on their own
                 return column_type(name.upper())

@@ -170,7 +170,7 @@ def _pytest(tests: str, folder: Path, workers: str, **environment: str) -> str:
     """What pytest prints about these tests, run with our conftest."""
     (folder / "test_inner.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
-    command += ["-n", workers, "--rootdir", str(folder), str(folder / "test_inner.py")]
+    command += ["-n", workers, "-c", os.devnull, "--rootdir", str(folder), str(folder / "test_inner.py")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

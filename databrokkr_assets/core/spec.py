@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.ports import Sink, Source
+from databrokkr_assets.core.ports import Cursor, Sink, Source
 from databrokkr_assets.core.settings import Names, Settings
 
 if TYPE_CHECKING:
@@ -123,6 +123,22 @@ class SourceSettings(_Disposed, ABC):
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
         """The external assets that this source reads; must not touch the network."""
         return ()
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Files that are new or have changed, and the cursor that knows them."""
+
+    paths: list[str]
+    cursor: Cursor
+
+
+class WatchesFiles(ABC):
+    """A source whose arrivals a sensor can see."""
+
+    @abstractmethod
+    def arrivals(self, place: Place, after: Cursor | None) -> Arrivals:
+        """What came or changed since the cursor, without files that are still being written. Reads no rows."""
 
 
 class TransformSettings(NodeSettings, ABC):

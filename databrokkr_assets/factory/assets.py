@@ -1,0 +1,226 @@
+"""A pipeline as Dagster assets: one for each node, its quarantine beside it, its checks on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from databrokkr_assets.core.document import Document
+from databrokkr_assets.core.errors import DatabrokkrError
+from databrokkr_assets.core.graph import stored_inputs
+from databrokkr_assets.core.spec import CallsPython, ComposesSql, NodeSettings, OnFail, Pipeline
+from databrokkr_assets.engine.composing import composed
+from databrokkr_assets.engine.job import Blocked, Outcome
+from databrokkr_assets.factory import metadata
+from databrokkr_assets.factory.keys import node_key, quarantine_key
+from databrokkr_assets.factory.project import Project
+from databrokkr_assets.factory.work import Worker
+from resources.registry import connector
+
+LAKE_RESOURCE = "lake"
+
+
+def pipeline_assets(
+    pipeline: Pipeline, project: Project, document: Document | None
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Every asset of a pipeline; the external systems that it reads are noted in `project.origins`."""
+    build = _Assets(pipeline, project, document)
+    return [asset for name, _ in pipeline.nodes() for asset in build.of(name)]
+
+
+class _Assets:
+    def __init__(self, pipeline: Pipeline, project: Project, document: Document | None) -> None:
+        self._pipeline = pipeline
+        self._project = project
+        self._document = document
+
+    def of(self, node: str) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
+        transform = self._pipeline.transforms.get(node)
+        if transform is not None and not transform.stored:
+            yield self._spec(node)
+            return
+        yield self._executable(node)
+        if node not in self._pipeline.sinks:
+            yield self._quarantine(node)
+
+    def _spec(self, node: str) -> dg.AssetSpec:
+        settings = dict(self._pipeline.nodes())[node]
+        return dg.AssetSpec(
+            key=node_key(self._pipeline.name, node),
+            deps=self._deps(node),
+            group_name=self._pipeline.name,
+            description=settings.description or None,
+            kinds=self._kinds(node),
+            owners=list(settings.owners or self._pipeline.owners),
+            tags={**self._pipeline.tags, **settings.tags},
+            code_version=_code_version(self._pipeline, node),
+            metadata={**self._facts(node), **self._references(node)},
+        )
+
+    def _deps(self, node: str) -> list[dg.AssetKey]:
+        source = self._pipeline.sources.get(node)
+        if source is not None:
+            origins = source.origins(self._known_connection(source.connection))
+            self._project.origins |= {origin.key: origin for origin in origins}
+            return [dg.AssetKey(list(origin.key)) for origin in origins]
+        # Dagster orders steps by direct dependencies only, so what stands behind a node that is not stored is named too.
+        names = dict.fromkeys([*self._pipeline.inputs_of(node), *stored_inputs(self._pipeline, node)])
+        return [node_key(self._pipeline.name, name) for name in names]
+
+    def _known_connection(self, name: str | None) -> Any:
+        try:
+            return self._project.connection(name)
+        except DatabrokkrError:
+            return None  # its variables are not set here: lineage is less exact, nothing else
+
+    def _kinds(self, node: str) -> set[str]:
+        pipeline = self._pipeline
+        if node in pipeline.sources:
+            return {connector(pipeline.sources[node].type).kind, "delta"}
+        if node in pipeline.sinks:
+            return {connector(pipeline.sinks[node].type).kind}
+        kind = pipeline.transforms[node].type
+        return {kind, "delta"} if pipeline.transforms[node].stored else {kind, "view"}
+
+    def _facts(self, node: str) -> dict[str, Any]:
+        pipeline = self._pipeline
+        if node in pipeline.sinks:
+            sink = pipeline.sinks[node]
+            origin = sink.origin(self._known_connection(sink.connection))
+            return {
+                "dagster/table_name": ".".join(origin.key[1:]) or origin.key[0],
+                "dagster/storage_kind": origin.kind,
+                "dagster/uri": origin.uri,
+                "databrokkr/disposition": str(sink.how),
+            }
+        settings = pipeline.sources.get(node) or pipeline.transforms[node]
+        facts: dict[str, Any] = {"databrokkr/zone": settings.zone.value}
+        if node in pipeline.sources:
+            facts["databrokkr/disposition"] = str(pipeline.sources[node].how)
+        elif isinstance(settings, ComposesSql):
+            facts["databrokkr/sql"] = _as_sql(composed(pipeline, node).sql(dialect="duckdb", pretty=True))
+        if node in pipeline.sources or pipeline.transforms[node].stored:
+            worker = Worker(pipeline, self._project)
+            facts["dagster/storage_kind"] = "delta"
+            facts["dagster/uri"] = worker.dataset(node).store.url
+            facts["dagster/table_name"] = f"{settings.zone.value}.{pipeline.name}.{node}"
+        return facts
+
+    def _references(self, node: str) -> dict[str, Any]:
+        if self._document is None:
+            return {}
+        section = next(s for s in ("sources", "transforms", "sinks") if node in getattr(self._pipeline, s))
+        where = self._document.where(("attributes", section, node))
+        reference = dg.LocalFileCodeReference(str(where.file), where.line, label=f"{self._pipeline.name}/{node}")
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue([reference])}
+
+    def _quarantine(self, node: str) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            key=quarantine_key(self._pipeline.name, node),
+            deps=[node_key(self._pipeline.name, node)],
+            group_name=self._pipeline.name,
+            kinds={"delta", "quarantine"},
+            description=f"Rows of `{node}` that were set aside, each with its reason, rule and load id.",
+            metadata={"dagster/uri": Worker(self._pipeline, self._project).quarantine(node).store.url},
+        )
+
+    def _executable(self, node: str) -> dg.AssetsDefinition:
+        pipeline, project = self._pipeline, self._project
+        key = node_key(pipeline.name, node)
+
+        @dg.multi_asset(
+            name=f"{pipeline.name}__{node}",
+            specs=[self._spec(node)],
+            check_specs=list(_check_specs(pipeline, node)),
+            required_resource_keys={LAKE_RESOURCE, *self._connections(node)},
+            pool=self._pool(node),
+        )
+        def work(context: dg.AssetExecutionContext) -> Iterator[Any]:
+            outcome = _run(context, Worker(pipeline, project, context.run_id), node)
+            yield from metadata.of_checks(outcome, key)
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata.of_outcome(outcome, pipeline.name))
+
+        return work
+
+    def _connections(self, node: str) -> set[str]:
+        settings = self._pipeline.sources.get(node) or self._pipeline.sinks.get(node)
+        return {settings.connection} if settings is not None and settings.connection else set()
+
+    def _pool(self, node: str) -> str | None:
+        sink = self._pipeline.sinks.get(node)
+        return sink.pool(self._known_connection(sink.connection)) if sink is not None else None
+
+
+def _run(context: dg.AssetExecutionContext, worker: Worker, node: str) -> Outcome:
+    """The node's work, told to Dagster's log; our errors become failures that say how to mend them."""
+    pipeline = worker.pipeline.name
+    try:
+        outcome = worker.run(node)
+    except Blocked as blocked:
+        for result in metadata.of_checks(blocked.outcome, node_key(pipeline, node)):
+            context.log_event(_evaluation(result))
+        raise _failure(blocked) from blocked
+    except DatabrokkrError as error:
+        raise _failure(error) from error
+    if outcome.quarantined:
+        context.log_event(_quarantined(outcome, pipeline, node))
+    context.log.info(
+        f"{outcome.rows_in:,} rows in, {outcome.rows_out:,} out, {outcome.quarantined:,} quarantined, "
+        f"{outcome.seconds:.2f} s"
+    )
+    return outcome
+
+
+def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    assert result.asset_key is not None and result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
+
+
+def _failure(error: DatabrokkrError) -> dg.Failure:
+    facts = {"mend": error.mend, "databrokkr/error": type(error).__name__, "databrokkr/exit_code": error.exit_code}
+    return dg.Failure(str(error), metadata=facts, allow_retries=error.exit_code == 5)
+
+
+def _quarantined(outcome: Outcome, pipeline: str, node: str) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=quarantine_key(pipeline, node),
+        description=f"{outcome.quarantined} rows set aside by load {outcome.load_id}",
+        metadata={"databrokkr/rows_quarantined": outcome.quarantined, "databrokkr/load_id": outcome.load_id},
+    )
+
+
+def _check_specs(pipeline: Pipeline, node: str) -> Iterator[dg.AssetCheckSpec]:
+    for name, check in pipeline.checks_on(node).items():
+        yield dg.AssetCheckSpec(
+            name=name,
+            asset=node_key(pipeline.name, node),
+            description=check.description or f"`{check.type}`, on failure: {check.on_fail.value}",
+            blocking=check.on_fail is OnFail.BLOCK,
+            metadata={"databrokkr/expectation": check.type, "databrokkr/on_fail": check.on_fail.value},
+        )
+
+
+def _as_sql(text: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"```sql\n{text}\n```")
+
+
+def _code_version(pipeline: Pipeline, node: str) -> str:
+    """A hash that changes when what the node does changes; secrets are not part of it."""
+    settings: NodeSettings = dict(pipeline.nodes())[node]
+    parts: list[Any] = [settings.model_dump(mode="json", exclude={"description", "owners", "tags"})]
+    if isinstance(settings, CallsPython):
+        parts.append(settings.fingerprint())
+    if isinstance(settings, ComposesSql):
+        parts.append(composed(pipeline, node).sql(dialect="duckdb"))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

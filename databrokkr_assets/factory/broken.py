@@ -1,0 +1,57 @@
+"""A pipeline that does not load, as something that a person can see: one asset that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from databrokkr_assets.core.errors import DatabrokkrError, SpecError, SpecErrors, Where
+from databrokkr_assets.core.names import is_name
+
+BROKEN = "databrokkr/broken"
+"""The metadata key, and the tag, of the asset that stands for a broken pipeline."""
+
+
+def as_error(error: Exception, file: Path) -> DatabrokkrError:
+    """Any failure to load as an error that says how to mend it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DatabrokkrError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return cause
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return SpecError(f"does not load: {type(root).__name__}: {root}", mend="correct the definition", where=Where(file))
+
+
+def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions:
+    """Definitions with the error for all to see; materialising the asset raises it."""
+    group = name if is_name(name) else "broken"
+    text = str(error).replace(str(root) + "/", "")
+
+    @dg.asset(
+        key=[group, "broken"] if is_name(name) else ["broken", _plain(name)],
+        group_name=group,
+        kinds={"broken"},
+        tags={BROKEN: ""},
+        description=f"**This pipeline does not load.**\n\n```\n{text}\n```",
+        metadata={BROKEN: text, **_references(error)},
+    )
+    def broken() -> None:
+        raise dg.Failure(text, allow_retries=False)
+
+    return dg.Definitions(assets=[broken])
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _references(error: DatabrokkrError) -> dict[str, object]:
+    first = error.errors[0] if isinstance(error, SpecErrors) else error
+    if not isinstance(first.where, Where):
+        return {}
+    reference = dg.LocalFileCodeReference(str(first.where.file), first.where.line, label="the mistake")
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue([reference])}

@@ -1,0 +1,141 @@
+"""A project as one code location: each folder of `defs/` is loaded by itself, so a broken one shows and the rest load."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from databrokkr_assets.core.document import Document, read_documents
+from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Where
+from databrokkr_assets.factory.assets import LAKE_RESOURCE
+from databrokkr_assets.factory.broken import as_error, broken_defs
+from databrokkr_assets.factory.components import DEFS, connections_in, lake_in
+from databrokkr_assets.factory.project import CURRENT, Project
+
+
+def load_project(within: Path) -> dg.Definitions:
+    """The definitions of the project that the path `within` belongs to: where its `pyproject.toml` with `[tool.dg]` is.
+
+    Never fails for a mistake in one pipeline: that pipeline becomes an asset that says what is wrong.
+    """
+    root, module = _project_at(within)
+    project = Project(root)
+    loader = _Loader(project, module)
+    token = CURRENT.set(project)
+    try:
+        parts = list(loader.parts())
+    finally:
+        CURRENT.reset(token)
+    return dg.Definitions.merge(*_without_doubles(parts), _shared(project))
+
+
+def _project_at(within: Path) -> tuple[Path, str]:
+    for folder in [within, *within.resolve().parents]:
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            dg_project = tomllib.loads(file.read_text()).get("tool", {}).get("dg", {}).get("project", {})
+            if dg_project:
+                return folder.resolve(), dg_project.get("defs_module") or f"{dg_project['root_module']}.defs"
+    raise SpecError(
+        "is in no DataBrokkr project", mend="run `databrokkr init <folder>` to make one", where=Where(within)
+    )
+
+
+@dataclass
+class _Loader:
+    project: Project
+    module: str
+
+    def parts(self) -> Iterator[dg.Definitions]:
+        """Definitions of each folder; shared components first, since pipelines refer to them."""
+        package = importlib.import_module(self.module)
+        top = Path(next(iter(package.__path__)))
+        folders = list(_folders(top))
+        read = {folder: self._read(folder) for folder in folders}
+        for folder in folders:
+            found = read[folder]
+            if isinstance(found, list):
+                read[folder] = self._shared(found)
+        for folder in folders:
+            found = read[folder]
+            if isinstance(found, DatabrokkrError):
+                yield broken_defs(folder.name, found, self.project.root)
+            else:
+                yield self._build(top, folder)
+
+    def _read(self, folder: Path) -> list[Document] | DatabrokkrError:
+        file = folder / DEFS
+        try:
+            return read_documents(file) if file.exists() else []
+        except DatabrokkrError as error:
+            return error
+
+    def _shared(self, documents: list[Document]) -> list[Document] | DatabrokkrError:
+        context = dg.ResolutionContext.default()
+        try:
+            for document in documents:
+                if document.type == "databrokkr_assets.Connections":
+                    self.project.connections |= connections_in(document, context)
+                if document.type == "databrokkr_assets.Lake":
+                    self.project.lake = lake_in(document, context, self.project.root)
+        except Exception as error:
+            return as_error(error, documents[0].file)
+        return documents
+
+    def _build(self, top: Path, folder: Path) -> dg.Definitions:
+        name = ".".join([self.module, *folder.relative_to(top).parts])
+        try:
+            tree = dg.ComponentTree.from_module(importlib.import_module(name), self.project.root)
+            return tree.build_defs(folder)
+        except Exception as error:
+            return broken_defs(folder.name, as_error(error, folder / DEFS), self.project.root)
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    """The folders that hold definitions, each the outermost of its kind."""
+    for folder in sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))):
+        if any(file.suffix in (".yaml", ".py") for file in folder.iterdir() if file.name != "__init__.py"):
+            yield folder
+        else:
+            yield from _folders(folder)
+
+
+def _without_doubles(parts: list[dg.Definitions]) -> Iterator[dg.Definitions]:
+    """Two pipelines of one name would take the whole code location down; the second says so instead."""
+    seen: dict[dg.AssetKey, int] = {}
+    for part in parts:
+        keys = {key for asset in part.assets or [] for key in _keys(asset)}
+        taken = keys & set(seen)
+        if taken:
+            key = sorted(taken)[0]
+            error = SpecError(
+                f'the asset {key.to_user_string()} is defined twice', mend="rename the folder or give the pipeline a `name:`"
+            )
+            yield broken_defs(f"{key.path[0]}_again", error, Path())
+        else:
+            seen |= dict.fromkeys(keys, 1)
+            yield part
+
+
+def _keys(asset: object) -> list[dg.AssetKey]:
+    if isinstance(asset, dg.AssetsDefinition):
+        return list(asset.keys)
+    return [asset.key] if isinstance(asset, dg.AssetSpec) else []
+
+
+def _shared(project: Project) -> dg.Definitions:
+    """What all pipelines use: the lake, the systems outside, and steps that run in the run's own process."""
+    store = project.store()
+    origins = [
+        dg.AssetSpec(
+            key=list(origin.key), kinds={origin.kind}, group_name="external", metadata={"dagster/uri": origin.uri}
+        )
+        for origin in project.origins.values()
+    ]
+    lake = dg.ResourceDefinition(resource_fn=lambda _: store, description=f"The lake at `{store.url}`.")
+    return dg.Definitions(assets=origins, resources={LAKE_RESOURCE: lake}, executor=dg.in_process_executor)

@@ -1,0 +1,64 @@
+"""What the parts of a project know of each other: connections, the lake, and the systems outside."""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from databrokkr_assets.core.errors import AccessError
+from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
+from databrokkr_assets.lake.store import Store, store_at
+
+LAKE = "DATABROKKR_LAKE"
+"""The environment variable that moves the lake, over what the project says."""
+
+
+@dataclass(frozen=True)
+class Unset:
+    """A connection whose secrets are not in this environment: it loads, and says so when it is used."""
+
+    type: str
+    variables: tuple[str, ...]
+
+
+@dataclass
+class Project:
+    """What the parts of a project know of each other."""
+
+    root: Path
+    connections: dict[str, ConnectionSettings | Unset] = field(default_factory=dict)
+    lake: Store | None = None
+    origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Where relative paths start."""
+        return Place(self.root)
+
+    def store(self) -> Store:
+        """The lake: from the environment, from a `databrokkr_assets.Lake`, or the folder `lake`."""
+        moved = os.environ.get(LAKE)
+        return store_at(moved, self.root, {}) if moved else self.lake or store_at("lake", self.root, {})
+
+    def connection(self, name: str | None) -> ConnectionSettings | None:
+        """The settings of a connection. Raises AccessError when its variables are not set."""
+        if name is None:
+            return None
+        found = self.connections[name]
+        if isinstance(found, Unset):
+            listed = ", ".join(found.variables)
+            raise AccessError(
+                f'the connection "{name}" needs the environment variable {listed}', mend=f"set {listed} and start again"
+            )
+        return found
+
+
+CURRENT: ContextVar[Project | None] = ContextVar("databrokkr_project", default=None)
+"""The project whose definitions are being loaded."""
+
+
+def current(root: Path) -> Project:
+    """The project being loaded, or an empty one at `root` for a component that is loaded by itself."""
+    return CURRENT.get() or Project(root)

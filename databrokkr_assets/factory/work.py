@@ -1,0 +1,89 @@
+"""Runs one node: brings the settings, the connection, the dataset and the gate together for the engine."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from databrokkr_assets.core.errors import DatabrokkrError
+from databrokkr_assets.core.graph import stored_inputs
+from databrokkr_assets.core.spec import Pipeline, Zone
+from databrokkr_assets.engine.delivering import deliver
+from databrokkr_assets.engine.job import Job, Outcome
+from databrokkr_assets.engine.loading import load
+from databrokkr_assets.engine.progress import Listener, silent
+from databrokkr_assets.engine.transforming import transform
+from databrokkr_assets.factory.project import Project
+from databrokkr_assets.lake.dataset import Dataset
+from quality.gate import gate
+
+LISTENER: ContextVar[Listener] = ContextVar("databrokkr_listener", default=silent)
+"""Who is told how far the work is; the command line sets it."""
+
+QUARANTINE = "quarantine"
+"""The folder of the lake that holds dead letters, beside the zones."""
+
+
+class Worker:
+    """Runs the nodes of one pipeline in one run."""
+
+    def __init__(self, pipeline: Pipeline, project: Project, run_id: str = "") -> None:
+        self.pipeline = pipeline
+        self._project = project
+        self._run_id = run_id
+
+    def run(self, node: str) -> Outcome:
+        """Do the node's work. Raises our errors, each naming the node."""
+        try:
+            return self._run(node)
+        except DatabrokkrError as error:
+            error.where = error.where or f"{self.pipeline.name}/{node}"
+            raise
+
+    def _run(self, node: str) -> Outcome:
+        if node in self.pipeline.sources:
+            return self._load(node)
+        if node in self.pipeline.sinks:
+            return self._deliver(node)
+        inputs = {name: self.dataset(name) for name in stored_inputs(self.pipeline, node)}
+        return transform(self._job(node), self.pipeline, node, inputs)
+
+    def dataset(self, node: str) -> Dataset:
+        """Where the node's rows stand."""
+        settings = self.pipeline.sources.get(node) or self.pipeline.transforms[node]
+        return self._dataset(settings.zone, node)
+
+    def quarantine(self, node: str) -> Dataset:
+        """Where the node's dead letters stand."""
+        return self._dataset(QUARANTINE, node)
+
+    def _dataset(self, zone: Zone | str, node: str) -> Dataset:
+        name = self.pipeline.name
+        return Dataset(self._project.store().child(str(zone), name, node), f"{name}/{node}")
+
+    def _load(self, node: str) -> Outcome:
+        settings = self.pipeline.sources[node]
+        source = settings.open(self._project.connection(settings.connection), self._project.place)
+        return load(self._job(node, max_rejects=settings.max_rejects), source, settings.how)
+
+    def _deliver(self, node: str) -> Outcome:
+        settings = self.pipeline.sinks[node]
+        sink = settings.open(self._project.connection(settings.connection), self._project.place)
+        job = Job(
+            node=f"{self.pipeline.name}/{node}",
+            dataset=self.dataset(settings.input),
+            quarantine=self.quarantine(node),
+            run_id=self._run_id,
+            listener=LISTENER.get(),
+        )
+        return deliver(job, sink, settings.how)
+
+    def _job(self, node: str, max_rejects: int | None = None) -> Job:
+        return Job(
+            node=f"{self.pipeline.name}/{node}",
+            dataset=self.dataset(node),
+            quarantine=self.quarantine(node),
+            gate=gate(self.pipeline.checks_on(node)),
+            run_id=self._run_id,
+            max_rejects=max_rejects,
+            listener=LISTENER.get(),
+        )
