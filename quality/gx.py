@@ -1,11 +1,13 @@
 """Great Expectations on a relation in a DuckDB connection: the only importer of great_expectations.
 
-Its SQL engine measures. This module lends it the connection, asks for the metrics of all expectations together, so that they
-share scans, and turns its answers into verdicts. Great Expectations takes seconds to import: that happens at the first use.
+Its SQL engine measures. This module lends it the connection, asks for the metrics of all expectations together
+so that they share scans, and turns its answers into verdicts. Great Expectations takes seconds to import: that
+happens at the first use, not when this module is imported.
 """
 
+from __future__ import annotations
+
 import ast
-import difflib
 import importlib.util
 import logging
 import math
@@ -16,13 +18,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 
+from databrokkr_assets.core.errors import did_you_mean
+
 SAMPLE_SIZE = 20
 
-# Great Expectations checks these in pandas or Spark only, or against a data source of its own.
 NOT_IN_SQL = frozenset(
     {
         "expect_column_values_to_be_dateutil_parseable",
@@ -34,11 +37,26 @@ NOT_IN_SQL = frozenset(
         "expect_query_results_to_match_comparison",
     }
 )
+"""What Great Expectations checks in pandas or Spark only, or against a data source of its own."""
+
+_SINGLE_ROW_FAMILIES = (
+    "expect_column_pair_values_",
+    "expect_column_value_lengths_",
+    "expect_column_values_",
+    "expect_multicolumn_",
+    "expect_select_column_values_",
+)
+_MORE_THAN_A_ROW = NOT_IN_SQL | {
+    "expect_column_values_to_be_in_type_list",  # about the column's type
+    "expect_column_values_to_be_of_type",
+    "expect_column_values_to_be_unique",
+    "expect_column_values_to_not_be_outliers",
+}
 
 # Exported, but without anything behind it.
 _ABSTRACT = "expect_multicolumn_values_to_be_unique"
 
-# Fields of every expectation that say how Great Expectations is to run it; here, that is not the author's to say.
+# Fields of every expectation that say how Great Expectations is to run it. Here, that is not the author's to say.
 _HOW_TO_RUN = frozenset({"batch_id", "catch_exceptions", "id", "rendered_content", "result_format", "windows"})
 
 _ROWS, _KEYED_ROWS = "rows", "keyed rows"  # our names for the table without its row id, and with it
@@ -56,10 +74,10 @@ class Expectation:
 class Verdict:
     """What became of one expectation. It never passes when it could not run: then `error` says why.
 
-    `evaluated` counts the rows looked at, `unexpected` those that failed; None unless rows pass or fail one by one.
-    `observed` and `sample` are ready for JSON. `sample` has at most 20 failing values; of several columns, a dict each.
-    `failing_rows` is a SELECT of the row id of every row that failed, for the connection that was checked; None unless
-    rows pass or fail one by one.
+    `evaluated` counts the rows looked at; `unexpected` those that failed, `None` unless rows pass or fail one by
+    one. `observed` and `sample` are ready for JSON; `sample` has at most 20 failing values, of several columns a
+    dict each. `failing_rows` is a SELECT, for the connection that was checked, of the row id of every row that
+    failed; `None` unless rows pass or fail one by one.
     """
 
     expectation: Expectation
@@ -73,15 +91,21 @@ class Verdict:
 
 
 def unknown(type: str) -> str | None:
-    """None when Great Expectations has this expectation, else what to say. Does not import Great Expectations."""
+    """`None` when Great Expectations has this expectation, else `what; mend`. Does not import Great Expectations."""
     name = _snake_case(type)
     if name in _known_types():
         return None
-    return f"Great Expectations has no expectation {type!r}{_did_you_mean(name, _known_types())}"
+    return f'Great Expectations has no expectation "{type}"; {did_you_mean(name, _known_types())}'
+
+
+def about_single_rows(type: str) -> bool:
+    """Whether the expectation judges each row without looking at others, so that new rows can be judged alone."""
+    name = _snake_case(type)
+    return name.startswith(_SINGLE_ROW_FAMILIES) and name not in _MORE_THAN_A_ROW
 
 
 def parameter_problems(expectation: Expectation) -> list[str]:
-    """What is wrong with an expectation, a sentence each, naming the parameter; empty when it can run. Needs no data."""
+    """Why an expectation could not run on any data, as `what; mend`, naming the parameter; empty when it can."""
     if message := unknown(expectation.type):
         return [message]
     _import_quietly()
@@ -95,12 +119,13 @@ def parameter_problems(expectation: Expectation) -> list[str]:
 def validate(
     duck: duckdb.DuckDBPyConnection, table: str, expectations: Sequence[Expectation], row_id: str
 ) -> list[Verdict]:
-    """One verdict per expectation, in order, on the table or view `table` of `duck`, seen without its column `row_id`.
+    """One verdict per expectation, in order, on the table or view `table`, seen without its column `row_id`.
 
-    `row_id` holds a number that is unique and not null. Runs on `duck` itself, inside its transaction if one is open, and
-    changes nothing there; a result still being fetched from `duck` is lost. What goes wrong with one expectation is that
-    verdict's `error`, and `duck` stays usable. But an expectation that fails while rows are read (a cast in the view, say)
-    makes DuckDB abort an open transaction, and so the expectations after it: prefer to call this outside of one.
+    `row_id` holds a number that is unique and not null. Runs on `duck` itself, inside its transaction if one is
+    open, and changes nothing there; a result still being fetched from `duck` is lost. What goes wrong with one
+    expectation is that verdict's `error`, and `duck` stays usable. But DuckDB has no savepoints: an expectation
+    that fails while rows are read (a cast in the view, say) aborts an open transaction, and with it the
+    expectations that follow. So prefer to call this outside of one.
     Raises duckdb.Error when the table or its row id is missing.
     """
     if not expectations:
@@ -113,10 +138,10 @@ def validate(
 
 
 class ParameterError(Exception):
-    """An expectation that cannot be built; `problems` says why, a sentence each."""
+    """An expectation that cannot be built; `problems` says why, each as `what; mend`."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
+        super().__init__(". ".join(problems))
         self.problems = problems
 
 
@@ -126,7 +151,7 @@ class NotMeasuredError(Exception):
 
 @cache
 def _known_types() -> frozenset[str]:
-    """The names of all expectations, read from the source of the module that exports them: no import, 2 ms."""
+    """All expectations, read from the source of the module that exports them: 2 ms where the import takes 3 s."""
     package = importlib.util.find_spec("great_expectations")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("great_expectations is not installed: pip install great-expectations")
@@ -138,11 +163,6 @@ def _known_types() -> frozenset[str]:
 def _snake_case(name: str) -> str:
     """As Great Expectations derives an expectation's type from the name of its class."""
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
-
-
-def _did_you_mean(word: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, sorted(choices), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @cache
@@ -166,12 +186,10 @@ def _build(expectation: Expectation, batch_id: str | None = None) -> Any:
     name = _snake_case(expectation.type)
     if message := unknown(name) or _cannot_run(name, expectation.parameters):
         raise ParameterError([message])
-    kind = get_expectation_impl(name)
+    kind: Any = get_expectation_impl(name)
     allowed = kind.__fields__.keys() - _HOW_TO_RUN
-    problems = [
-        f"{word}: {name} has no such parameter{_did_you_mean(word, allowed)}"
-        for word in sorted(expectation.parameters.keys() - allowed)
-    ]
+    foreign = sorted(expectation.parameters.keys() - allowed)
+    problems = [f"{word} is no parameter of {name}; {did_you_mean(word, allowed)}" for word in foreign]
     given = {word: value for word, value in expectation.parameters.items() if word in allowed}
     problems += _text_problems(given)
     try:
@@ -189,16 +207,16 @@ def _cannot_run(name: str, parameters: Mapping[str, object]) -> str | None:
     if name in NOT_IN_SQL:
         return f"Great Expectations cannot run {name} in a database; use unexpected_rows_expectation with a query"
     if name == "expect_column_values_to_not_be_outliers" and parameters.get("method", "iqr") == "iqr":
-        return f"method: Great Expectations cannot run {name} with 'iqr' in DuckDB; use method 'std'"
+        return 'method: Great Expectations cannot run "iqr", the default, in DuckDB; use "std"'
     return None
 
 
 def _text_problems(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the parameters that are texts in a language of their own, which pydantic does not read."""
+    """What is wrong with the parameters in a language of their own, which pydantic does not read."""
     problems = []
     query = given.get("unexpected_rows_query")
     if isinstance(query, str) and "{batch}" not in query:
-        problems.append("unexpected_rows_query: must select from {batch}, the rows to check")
+        problems.append("unexpected_rows_query does not read the rows to check; select from {batch}")
     for name in ("regex", "regex_list"):
         regexes = [given[name]] if isinstance(given.get(name), str) else given.get(name) or []
         reasons = [_regex_problem(regex) for regex in regexes if isinstance(regex, str)]
@@ -213,26 +231,26 @@ def _regex_problem(regex: str) -> str | None:
         try:
             scratch.execute(f"SELECT regexp_matches('', {_text(regex)})").fetchall()
         except duckdb.Error as error:
-            return f"{regex!r} is no regular expression to DuckDB, which reads RE2: {_reason(error)}"
+            return f'DuckDB cannot read "{regex}" ({_reason(error)}); write it in RE2 syntax'
     return None
 
 
-def _with_row_condition(given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with a row condition that is text, which Great Expectations deprecates, as its condition object."""
+def _with_row_condition(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, with a row condition that is text as the object that Great Expectations wants in its place."""
     from great_expectations.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation import _convert_string_to_condition
 
     parser = given.get("condition_parser")
     if parser is not None and not str(parser).startswith("great_expectations"):
-        raise ParameterError([f"condition_parser: {parser!r} does not work in a database; leave it out"])
-    given = {name: value for name, value in given.items() if name != "condition_parser"}
+        raise ParameterError([f'condition_parser: "{parser}" does not work in a database; leave it out'])
+    ready = {name: value for name, value in given.items() if name != "condition_parser"}
     if isinstance(condition := given.get("row_condition"), str):
         try:
-            given["row_condition"] = _convert_string_to_condition(condition)
+            ready["row_condition"] = _convert_string_to_condition(condition)
         except GreatExpectationsError as error:
-            forms = """col("a") > 0, col("a") == "text" or col("a").notnull()"""
-            raise ParameterError([f"row_condition: {condition!r} is not understood; write {forms}"]) from error
-    return given
+            mend = """write col("a") > 0, col("a") == "text" or col("a").notnull()"""
+            raise ParameterError([f"row_condition: {condition!r} is not understood; {mend}"]) from error
+    return ready
 
 
 def _with_exact_integers(built: Any, given: Mapping[str, object]) -> Any:
@@ -244,20 +262,20 @@ def _with_exact_integers(built: Any, given: Mapping[str, object]) -> Any:
 
 
 def _in_plain_words(errors: Sequence[Mapping[str, Any]]) -> list[str]:
-    """pydantic's errors, one sentence per parameter."""
-    by_name: dict[str, list[str]] = {}
+    """pydantic's errors, one sentence for each parameter."""
+    reasons: dict[str, list[str]] = {}
     for error in errors:
-        message = "is required" if error["type"] == "value_error.missing" else str(error["msg"])
-        by_name.setdefault(".".join(str(part) for part in error["loc"]), []).append(message)
-    whole = by_name.pop("__root__", [])
-    if not by_name:
-        return whole
-    # Every parameter may also be a dict that names a suite parameter, which we do not have.
-    dicts = "value is not a valid dict"
-    return [
-        f"{name}: {' or '.join(dict.fromkeys(m for m in messages if m != dicts)) or dicts}"
-        for name, messages in by_name.items()
-    ]
+        reasons.setdefault(".".join(str(part) for part in error["loc"]), []).append(error["msg"])
+    whole = reasons.pop("__root__", [])
+    return [_sentence(name, of) for name, of in reasons.items()] or [f"{reason}; give one" for reason in whole]
+
+
+def _sentence(name: str, reasons: list[str]) -> str:
+    if reasons == ["field required"]:
+        return f"{name} is missing; add it"
+    # Any parameter may also be a dict that names a suite parameter, of which we have none.
+    apt = [reason for reason in dict.fromkeys(reasons) if reason != "value is not a valid dict"]
+    return f"{name}: {' or '.join(apt or reasons)}; correct it".replace("; permitted", ", permitted")
 
 
 class _Measurements:
@@ -277,7 +295,7 @@ class _Measurements:
         self.values: dict[Any, Any] = {}
         self._problems: dict[Any, str] = {}
 
-    def __enter__(self) -> "_Measurements":
+    def __enter__(self) -> Self:
         self._lend(_KEYED_ROWS, "*")
         self._lend(_ROWS, self._without_row_id)  # the last one is what a metric without a batch id is about
         return self
@@ -300,7 +318,7 @@ class _Measurements:
         self.engine.load_batch_data(name, batch)
 
     def graph(self, metrics: Iterable[Any]) -> list[Any]:
-        """`metrics` and all that they are computed from. Raises when the SQL engine cannot compute one of them."""
+        """`metrics` and all that they are computed from. Raises when the SQL engine has no way to compute one."""
         from great_expectations.validator.validation_graph import ValidationGraph
 
         graph = ValidationGraph(execution_engine=self.engine)
@@ -309,22 +327,23 @@ class _Measurements:
         return [end for edge in graph.edges for end in (edge.left, edge.right) if end is not None]
 
     def take(self, metrics: Iterable[Any]) -> None:
-        """Measures all `metrics`, those that can be in one statement; what cannot be measured is remembered with its reason.
+        """Measures `metrics`, together where that can be; what cannot be measured is noted with its reason.
 
-        Great Expectations' own loop drops every result of a round in which one fails, and repeats the round three times.
+        Great Expectations' own loop drops all results of a round in which one fails, and does it three times over.
         """
         waiting = {metric.id: metric for metric in metrics}
         while ready := [metric for metric in waiting.values() if self._is_ready(metric)]:
             self._resolve(ready)
 
     def _is_ready(self, metric: Any) -> bool:
-        needs = {need.id for need in metric.metric_dependencies.values()} - {metric.id}
-        return metric.id not in self.values and metric.id not in self._problems and needs <= self.values.keys()
+        if metric.id in self.values or metric.id in self._problems:
+            return False
+        return {need.id for need in metric.metric_dependencies.values()} - {metric.id} <= self.values.keys()
 
     def _resolve(self, ready: list[Any]) -> None:
         try:
             self.values.update(self.engine.resolve_metrics(ready, metrics=self.values))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
             if len(ready) == 1:
                 self._problems[ready[0].id] = _reason(error)
                 return
@@ -349,10 +368,11 @@ class _Measurements:
         return self.values[metric.id]
 
     def sql(self, select: Any) -> str:
+        """The text of a statement, values and all."""
         return str(select.compile(dialect=self.engine.dialect))
 
     def count(self, select: str) -> int | None:
-        """How many rows a SELECT gives; None when DuckDB refuses it."""
+        """How many rows a SELECT gives; `None` when DuckDB refuses it."""
         try:
             found = self.duck.execute(f"SELECT count(*) FROM ({select}\n)").fetchone()
         except duckdb.Error:
@@ -362,7 +382,7 @@ class _Measurements:
 
 @dataclass(frozen=True)
 class _Plan:
-    """An expectation that can run: Great Expectations' object for it, and the metrics it needs, by their names and all."""
+    """An expectation that can run: Great Expectations' object for it, its metrics by name, and all it takes."""
 
     expectation: Expectation
     check: Any
@@ -372,7 +392,7 @@ class _Plan:
 
     @property
     def failures(self) -> Any:
-        """The metric that counts failing rows; None when rows do not pass or fail one by one."""
+        """The metric that counts failing rows; `None` when rows do not pass or fail one by one."""
         return self.named.get(f"{getattr(self.check, 'map_metric', None)}.unexpected_count")
 
 
@@ -383,37 +403,29 @@ class _FailingRows:
     select: str | None
 
 
-def _plan(data: _Measurements, expectation: Expectation) -> "_Plan | Verdict":
+def _plan(data: _Measurements, expectation: Expectation) -> _Plan | Verdict:
     from great_expectations.validator.metric_configuration import MetricConfiguration
 
     try:
         check = _build(expectation, batch_id=_ROWS)
-        named = check.get_validation_dependencies(data.engine, _asking_for(_first_sample(check))).metric_configurations
+        named = check.get_validation_dependencies(data.engine, _first_question(check)).metric_configurations
         domain = {key: check.configuration.kwargs.get(key) for key in ("batch_id", "row_condition")}
         row_count = MetricConfiguration("table.row_count", domain)
         return _Plan(expectation, check, row_count, named, data.graph([*named.values(), row_count]))
-    except Exception as error:  # one expectation must not take the others with it
+    except Exception as error:  # noqa: BLE001 - one expectation must not take the others with it
         return _not_run(expectation, error)
-
-
-def _asking_for(sample: int) -> dict[str, object]:
-    """Great Expectations' runtime configuration."""
-    return {"result_format": {"result_format": "BASIC", "partial_unexpected_count": sample}}
-
-
-def _first_sample(check: Any) -> int:
-    """How many failing values to fetch at once: of rows none, since looking for them is a scan, wasted if all rows pass."""
-    return 0 if getattr(check, "map_metric", None) else SAMPLE_SIZE
 
 
 def _judge(data: _Measurements, plan: _Plan) -> Verdict:
     try:
         data.check(plan.metrics)
         outcome = plan.check.metrics_validate(
-            metrics=data.values, execution_engine=data.engine, runtime_configuration=_asking_for(_first_sample(plan.check))
+            metrics=data.values,
+            execution_engine=data.engine,
+            runtime_configuration=_first_question(plan.check),
         )
         failing = _failing_rows(data, plan, outcome.result)
-    except Exception as error:  # one expectation must not take the others with it
+    except Exception as error:  # noqa: BLE001 - one expectation must not take the others with it
         return _not_run(plan.expectation, error)
     return Verdict(
         expectation=plan.expectation,
@@ -431,6 +443,15 @@ def _not_run(expectation: Expectation, error: Exception) -> Verdict:
     return Verdict(expectation, False, None, None, None, [], None, _reason(error))
 
 
+def _first_question(check: Any) -> dict[str, object]:
+    """The runtime configuration that asks for no failing rows yet: to look for them is a scan, in vain if all pass."""
+    return _question(0 if getattr(check, "map_metric", None) else SAMPLE_SIZE)
+
+
+def _question(sample: int) -> dict[str, object]:
+    return {"result_format": {"result_format": "BASIC", "partial_unexpected_count": sample}}
+
+
 def _failing_rows(data: _Measurements, plan: _Plan, result: Mapping[str, Any]) -> _FailingRows:
     if plan.failures is not None:
         return _rows_by_condition(data, plan)
@@ -440,18 +461,19 @@ def _failing_rows(data: _Measurements, plan: _Plan, result: Mapping[str, Any]) -
 
 
 def _rows_by_condition(data: _Measurements, plan: _Plan) -> _FailingRows:
-    """The rows for which the condition of a map expectation holds, the same one by which Great Expectations counted them."""
+    """The rows that meet the condition by which Great Expectations counted them."""
     from great_expectations.validator.metric_configuration import MetricConfiguration
 
-    count = int(data.values[plan.failures.id] or 0)  # None of an empty table
+    count = int(data.values[plan.failures.id] or 0)  # an empty table has None
+    values = {key: value for key, value in plan.failures.metric_value_kwargs.items() if key != "result_format"}
     name = f"{plan.check.map_metric}.condition"
-    kwargs = {key: value for key, value in plan.failures.metric_value_kwargs.items() if key != "result_format"}
-    condition, *domain = data.value(MetricConfiguration(name, plan.failures.metric_domain_kwargs, kwargs))
-    select = _select_failing(data, condition, domain[0] | domain[1], plan.check.map_metric)
+    metric = MetricConfiguration(name, plan.failures.metric_domain_kwargs, values)
+    condition, table_domain, columns_domain = data.value(metric)
+    select = _select_failing(data, plan.check.map_metric, condition, table_domain | columns_domain)
     return _FailingRows(count, _failing_values(data, plan) if count else [], select)
 
 
-def _select_failing(data: _Measurements, condition: Any, domain: dict[str, Any], metric: str) -> str:
+def _select_failing(data: _Measurements, metric: str, condition: Any, domain: dict[str, Any]) -> str:
     import sqlalchemy as sa
 
     rows = data.engine.get_domain_records({**domain, "batch_id": _KEYED_ROWS})
@@ -466,15 +488,15 @@ def _select_failing(data: _Measurements, condition: Any, domain: dict[str, Any],
 
 
 def _failing_values(data: _Measurements, plan: _Plan) -> list[object]:
-    sampled = plan.check.get_validation_dependencies(data.engine, _asking_for(SAMPLE_SIZE)).metric_configurations
-    values = data.value(sampled[f"{plan.check.map_metric}.unexpected_values"])
+    named = plan.check.get_validation_dependencies(data.engine, _question(SAMPLE_SIZE)).metric_configurations
+    values = data.value(named[f"{plan.check.map_metric}.unexpected_values"])
     if (first := getattr(plan.check, "column_A", None)) is not None:
         return [dict(zip((first, plan.check.column_B), pair, strict=True)) for pair in values]
     return list(values)
 
 
 def _rows_by_query(data: _Measurements, plan: _Plan, count: int) -> _FailingRows:
-    """The rows of an author's query: `SELECT * FROM {batch} WHERE …` has row ids, a query that groups has not."""
+    """The rows that an author's query finds: `SELECT * FROM {batch} …` has row ids, a query that groups has none."""
     from great_expectations.expectations.metrics.query_metric_provider import QueryMetricProvider
 
     sample = data.values[plan.named["unexpected_rows_query.table"].id]
@@ -484,13 +506,13 @@ def _rows_by_query(data: _Measurements, plan: _Plan, count: int) -> _FailingRows
         execution_engine=data.engine,
     )
     select = f"SELECT {_quoted(data.row_id)} FROM ({query}\n)"
-    if data.count(select) != count:  # DISTINCT *, say, finds more rows when they have an id
+    if data.count(select) != count:  # a DISTINCT, say, finds more rows when they have an id
         return _FailingRows(None, sample, None)
     return _FailingRows(count, sample, select)
 
 
 def _reason(error: BaseException) -> str:
-    """What DuckDB said, if it was DuckDB that failed, without the statement; else what Great Expectations said."""
+    """What DuckDB said, if DuckDB failed, without the statement; else what Great Expectations said."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, duckdb.Error):
         cause = cause.__cause__ or cause.__context__
@@ -506,11 +528,11 @@ def _text(value: str) -> str:
 
 
 def _jsonable(value: Any) -> object:
-    """`value` as JSON can say it: numbers and texts as they are, what JSON has no word for (decimals, dates, NaN) as text."""
+    """`value` as JSON can say it; what JSON has no word for (decimals, dates, NaN) becomes text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

