@@ -1,43 +1,48 @@
 """The SQL that Great Expectations writes, as DuckDB reads it, over a connection that stays ours.
 
-Importing this module imports SQLAlchemy; only `quality.gx` does, when checks run. It knows nothing of Great Expectations
-except, in `Names`, the few attributes that it looks for on what it calls a dialect module.
+Importing this module imports SQLAlchemy; only `quality.gx` does, when checks run. It knows nothing of Great
+Expectations except, in `Names`, the attributes that it looks for on what it calls a dialect module.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import sqlalchemy as sa
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect, PGIdentifierPreparer, PGTypeCompiler
 
+Tables = Mapping[str, Sequence[tuple[str, str]]]
+"""The columns of each table: pairs of a name and a DuckDB type."""
 
-def engine(duck: duckdb.DuckDBPyConnection, tables: Mapping[str, Sequence[tuple[str, str]]]) -> sa.Engine:
+
+def engine(duck: duckdb.DuckDBPyConnection, tables: Tables) -> sa.Engine:
     """A SQLAlchemy engine that runs on `duck` itself and never begins, commits, rolls back or closes it.
 
-    `tables` answers every question about columns: the (name, DuckDB type) pairs of each table that will be asked about.
-    `dispose()` lets go of `duck`.
+    It knows the columns of `tables`, and of no other. `dispose()` lets go of `duck`.
     """
     made = sa.create_engine(
         "databrokkr_duckdb://", creator=lambda: BorrowedConnection(duck), poolclass=sa.pool.StaticPool
     )
-    made.dialect.tables = tables  # type: ignore[attr-defined]
+    assert isinstance(made.dialect, DuckdbDialect)
+    made.dialect.tables = tables
     return made
 
 
 class BorrowedConnection:
-    """A DuckDB connection lent to SQLAlchemy. Its transaction is the lender's, so these four verbs do nothing to it.
+    """A DuckDB connection lent to SQLAlchemy. Its transaction is the lender's: these verbs leave it alone.
 
-    Great Expectations hands its connection back before it fetches: a real rollback there would discard the result.
+    Great Expectations hands its connection back before it fetches: a rollback then would drop the result.
     """
 
     def __init__(self, duck: duckdb.DuckDBPyConnection) -> None:
         self.duck: duckdb.DuckDBPyConnection | None = duck
         self.reading: BorrowedCursor | None = None
 
-    def cursor(self) -> "BorrowedCursor":
+    def cursor(self) -> BorrowedCursor:
         return BorrowedCursor(self)
 
     def begin(self) -> None: ...
@@ -51,22 +56,22 @@ class BorrowedConnection:
 
 
 class BorrowedCursor:
-    """Reads the result of its own statement, and refuses once another has run: a DuckDB connection holds one result."""
+    """Reads the result of its own statement, and refuses after the next: a DuckDB connection has one result."""
 
     rowcount = -1
 
     def __init__(self, lent: BorrowedConnection) -> None:
         self._lent = lent
 
-    def execute(self, statement: str, parameters: Sequence[object] = ()) -> None:
-        self._lent.reading = self
-        self._duck.execute(statement, parameters)
-
     @property
     def _duck(self) -> duckdb.DuckDBPyConnection:
         if self._lent.duck is None or self._lent.reading is not self:
-            raise duckdb.InterfaceError("this result is gone: its connection has run another statement")
+            raise duckdb.ProgrammingError("this result is gone: its connection has run another statement")
         return self._lent.duck
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> None:
+        self._lent.reading = self
+        self._duck.execute(statement, parameters)
 
     @property
     def description(self) -> Any:
@@ -85,15 +90,14 @@ class BorrowedCursor:
 
 
 class LiteralCompiler(PGCompiler):
-    """Writes every value into the statement, so that a condition selects the same rows wherever its text is used.
+    """Writes every value into the statement: a condition then means the same wherever its text is used.
 
-    A bound value is typed before DuckDB sees the other operand (a float is DOUBLE, a text VARCHAR); a literal adapts.
+    A bound value has its type before DuckDB sees the other operand (a text is VARCHAR); a literal adapts.
     """
 
-    def visit_bindparam(
-        self, bindparam: Any, within_columns_clause: bool = False, literal_binds: bool = False, **kw: Any
-    ) -> str:
-        return super().visit_bindparam(bindparam, within_columns_clause, literal_binds=True, **kw)
+    def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["literal_binds"] = True
+        return super().visit_bindparam(bindparam, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 class TypeNames(PGTypeCompiler):
@@ -104,7 +108,7 @@ class TypeNames(PGTypeCompiler):
 
 
 class Preparer(PGIdentifierPreparer):
-    """Quotes every name: no list of reserved words to keep in step with DuckDB's."""
+    """Quotes every name, so that there is no list of reserved words to keep in step with DuckDB's."""
 
     def _requires_quotes(self, value: str) -> bool:
         return True
@@ -114,21 +118,22 @@ class FloatLiteral(sa.Float[float]):
     """A Python float as SQL text."""
 
     def literal_processor(self, dialect: sa.Dialect) -> Any:
-        def text(value: float) -> str:
-            if not math.isfinite(value):
-                return f"'{value}'::DOUBLE"
-            # Great Expectations asks for floating point by `1.0 * column`; as DuckDB's DECIMAL literal, 1.0 would overflow
-            # on a HUGEINT. Other floats stay DECIMAL literals: 0.1 then equals the 0.1 of a REAL and of a DECIMAL column.
-            return f"{value!r}::DOUBLE" if float(value).is_integer() else repr(float(value))
+        return _float_text
 
-        return text
+
+def _float_text(value: float) -> str:
+    if not math.isfinite(value):
+        return f"'{value}'::DOUBLE"
+    # Great Expectations asks for floating point by `1.0 * column`, where DuckDB's 1.0 is a DECIMAL that
+    # overflows on a HUGEINT. Others stay DECIMAL: 0.1 then equals the 0.1 of a REAL and of a DECIMAL column.
+    return f"{value!r}::DOUBLE" if float(value).is_integer() else repr(float(value))
 
 
 class ColumnType(sa.types.UserDefinedType[Any]):
-    """The type of a DuckDB column, known by its name. Great Expectations compares types by Python class, so each is one."""
+    """The type of a DuckDB column. Great Expectations compares types as Python classes, so each is one."""
 
     cache_ok = True
-    name = ""
+    name: ClassVar[str] = ""
 
     def get_col_spec(self, **kw: Any) -> str:
         return self.name
@@ -138,7 +143,7 @@ _types: dict[str, type[ColumnType]] = {}
 
 
 def column_type(name: str) -> type[ColumnType]:
-    """The class of the DuckDB type `name`; DECIMAL(10,2) is a DECIMAL, STRUCT(a INTEGER) a STRUCT, INTEGER[] a LIST."""
+    """The class of the DuckDB type `name`: DECIMAL(10,2) is a DECIMAL, INTEGER[] is a LIST."""
     if name not in _types:
         family = "LIST" if name.endswith("]") else name.partition("(")[0]
         parent = ColumnType if family == name else column_type(family)
@@ -147,7 +152,7 @@ def column_type(name: str) -> type[ColumnType]:
 
 
 class DuckdbDialect(PGDialect):
-    """PostgreSQL's SQL, which DuckDB speaks, with values written in place, every name quoted, and columns told beforehand."""
+    """PostgreSQL's SQL, which DuckDB speaks; values in place, every name quoted, columns told beforehand."""
 
     name = "duckdb"
     driver = "duckdb"
@@ -155,28 +160,30 @@ class DuckdbDialect(PGDialect):
     statement_compiler = LiteralCompiler
     type_compiler_cls = TypeNames
     preparer = Preparer
-    colspecs = {**PGDialect.colspecs, sa.Float: FloatLiteral}
-    tables: Mapping[str, Sequence[tuple[str, str]]]
+    colspecs = PGDialect.colspecs | {sa.Float: FloatLiteral}
+    tables: Tables
 
     @classmethod
     def import_dbapi(cls) -> Any:
         return duckdb
 
     def initialize(self, connection: Any) -> None:
-        """Asks the connection nothing. A backslash is only a backslash in DuckDB's strings."""
+        """Asks the connection nothing. A backslash is no more than that in DuckDB's strings."""
         self._backslash_escapes = False
 
     def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **kw: Any) -> Any:
         return [{"name": name, "type": column_type(kind)()} for name, kind in self.tables[table_name]]
 
-    def get_pk_constraint(self, connection: Any, table_name: str, schema: str | None = None, **kw: Any) -> Any:
+    def get_pk_constraint(
+        self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
+    ) -> Any:
         return {"constrained_columns": [], "name": None}
 
 
 class Names:
-    """What Great Expectations calls a dialect module: it asks for types by name, and for SQL abilities by attribute.
+    """What Great Expectations calls a dialect module: it looks there for types, and for what the SQL can do.
 
-    `DremioDialect` makes it write `REGEXP_MATCHES(column, pattern)` and LIKE, which are DuckDB's spellings as well.
+    `DremioDialect` makes it write `REGEXP_MATCHES(column, pattern)` and LIKE, as DuckDB spells them too.
     """
 
     name = "duckdb"
@@ -188,11 +195,11 @@ class Names:
 
     def __getattr__(self, name: str) -> type[ColumnType]:
         """The class of a type by any of DuckDB's names for it: BIGINT, int8, text, DECIMAL(10,2), DECIMAL."""
+        if name.upper() in ("STRUCT", "LIST", "MAP", "UNION", "ENUM"):  # no types until they say of what
+            return column_type(name.upper())
         try:
             known = str(self._duck.sqltype(name))
         except duckdb.Error:
-            if name.upper() in ("STRUCT", "LIST", "MAP", "UNION", "ENUM"):  # need a modifier to be types on their own
-                return column_type(name.upper())
             raise AttributeError(name) from None
         return column_type(known if "(" in name else known.partition("(")[0])
 

@@ -1,8 +1,8 @@
 """Great Expectations on a relation in a DuckDB connection: the only importer of great_expectations.
 
-Its SQL engine measures. This module lends it the connection, asks for the metrics of all expectations together
-so that they share scans, and turns its answers into verdicts. Great Expectations takes seconds to import: that
-happens at the first use, not when this module is imported.
+Its SQL engine measures. This module lends it the connection, asks for the metrics of all expectations
+together so that they share scans, and turns its answers into verdicts. Great Expectations takes seconds to
+import: that happens at the first use, not when this module is imported.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ _MORE_THAN_A_ROW = NOT_IN_SQL | {
 # Exported, but without anything behind it.
 _ABSTRACT = "expect_multicolumn_values_to_be_unique"
 
-# Fields of every expectation that say how Great Expectations is to run it. Here, that is not the author's to say.
-_HOW_TO_RUN = frozenset({"batch_id", "catch_exceptions", "id", "rendered_content", "result_format", "windows"})
+# Fields of every expectation that say how Great Expectations is to run it, which is not the author's to say.
+_HOW_TO_RUN = frozenset(
+    {"batch_id", "catch_exceptions", "id", "rendered_content", "result_format", "windows"}
+)
 
 _ROWS, _KEYED_ROWS = "rows", "keyed rows"  # our names for the table without its row id, and with it
 
@@ -74,10 +76,10 @@ class Expectation:
 class Verdict:
     """What became of one expectation. It never passes when it could not run: then `error` says why.
 
-    `evaluated` counts the rows looked at; `unexpected` those that failed, `None` unless rows pass or fail one by
-    one. `observed` and `sample` are ready for JSON; `sample` has at most 20 failing values, of several columns a
-    dict each. `failing_rows` is a SELECT, for the connection that was checked, of the row id of every row that
-    failed; `None` unless rows pass or fail one by one.
+    `evaluated` counts the rows looked at; `unexpected` those that failed, `None` unless rows pass or fail one
+    by one. `observed` and `sample` are ready for JSON; `sample` has at most 20 failing values, of several
+    columns a dict each. `failing_rows` is a SELECT, for the connection that was checked, of the row id of
+    every row that failed; `None` unless rows pass or fail one by one.
     """
 
     expectation: Expectation
@@ -91,7 +93,7 @@ class Verdict:
 
 
 def unknown(type: str) -> str | None:
-    """`None` when Great Expectations has this expectation, else `what; mend`. Does not import Great Expectations."""
+    """`None` when Great Expectations has this expectation, else `what; mend`. Does not import it."""
     name = _snake_case(type)
     if name in _known_types():
         return None
@@ -99,13 +101,13 @@ def unknown(type: str) -> str | None:
 
 
 def about_single_rows(type: str) -> bool:
-    """Whether the expectation judges each row without looking at others, so that new rows can be judged alone."""
+    """Whether the expectation judges each row without looking at others: new rows can be judged alone."""
     name = _snake_case(type)
     return name.startswith(_SINGLE_ROW_FAMILIES) and name not in _MORE_THAN_A_ROW
 
 
 def parameter_problems(expectation: Expectation) -> list[str]:
-    """Why an expectation could not run on any data, as `what; mend`, naming the parameter; empty when it can."""
+    """Why an expectation could not run, each as `what; mend`, naming the parameter. Needs no data."""
     if message := unknown(expectation.type):
         return [message]
     _import_quietly()
@@ -121,11 +123,11 @@ def validate(
 ) -> list[Verdict]:
     """One verdict per expectation, in order, on the table or view `table`, seen without its column `row_id`.
 
-    `row_id` holds a number that is unique and not null. Runs on `duck` itself, inside its transaction if one is
-    open, and changes nothing there; a result still being fetched from `duck` is lost. What goes wrong with one
-    expectation is that verdict's `error`, and `duck` stays usable. But DuckDB has no savepoints: an expectation
-    that fails while rows are read (a cast in the view, say) aborts an open transaction, and with it the
-    expectations that follow. So prefer to call this outside of one.
+    `row_id` holds a number that is unique and not null. Runs on `duck` itself, inside its transaction if one
+    is open, and changes nothing there; a result still being fetched from `duck` is lost. What goes wrong with
+    one expectation is that verdict's `error`, and `duck` stays usable. But DuckDB has no savepoints: an
+    expectation that fails while rows are read (a cast in the view, say) aborts an open transaction, and with
+    it the expectations that follow. So prefer to call this outside of one.
     Raises duckdb.Error when the table or its row id is missing.
     """
     if not expectations:
@@ -151,7 +153,7 @@ class NotMeasuredError(Exception):
 
 @cache
 def _known_types() -> frozenset[str]:
-    """All expectations, read from the source of the module that exports them: 2 ms where the import takes 3 s."""
+    """All expectations, read from the source of the module that exports them: 2 ms, not 3 s."""
     package = importlib.util.find_spec("great_expectations")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("great_expectations is not installed: pip install great-expectations")
@@ -205,7 +207,7 @@ def _build(expectation: Expectation, batch_id: str | None = None) -> Any:
 
 def _cannot_run(name: str, parameters: Mapping[str, object]) -> str | None:
     if name in NOT_IN_SQL:
-        return f"Great Expectations cannot run {name} in a database; use unexpected_rows_expectation with a query"
+        return f"Great Expectations cannot run {name} in a database; use unexpected_rows_expectation instead"
     if name == "expect_column_values_to_not_be_outliers" and parameters.get("method", "iqr") == "iqr":
         return 'method: Great Expectations cannot run "iqr", the default, in DuckDB; use "std"'
     return None
@@ -267,7 +269,9 @@ def _in_plain_words(errors: Sequence[Mapping[str, Any]]) -> list[str]:
     for error in errors:
         reasons.setdefault(".".join(str(part) for part in error["loc"]), []).append(error["msg"])
     whole = reasons.pop("__root__", [])
-    return [_sentence(name, of) for name, of in reasons.items()] or [f"{reason}; give one" for reason in whole]
+    if not reasons:
+        return [f"{reason}; give one" for reason in whole]
+    return [_sentence(name, said) for name, said in reasons.items()]
 
 
 def _sentence(name: str, reasons: list[str]) -> str:
@@ -275,7 +279,7 @@ def _sentence(name: str, reasons: list[str]) -> str:
         return f"{name} is missing; add it"
     # Any parameter may also be a dict that names a suite parameter, of which we have none.
     apt = [reason for reason in dict.fromkeys(reasons) if reason != "value is not a valid dict"]
-    return f"{name}: {' or '.join(apt or reasons)}; correct it".replace("; permitted", ", permitted")
+    return f"{name}: {' or '.join(apt or reasons).replace('; ', ', ')}; correct it"
 
 
 class _Measurements:
@@ -318,7 +322,7 @@ class _Measurements:
         self.engine.load_batch_data(name, batch)
 
     def graph(self, metrics: Iterable[Any]) -> list[Any]:
-        """`metrics` and all that they are computed from. Raises when the SQL engine has no way to compute one."""
+        """`metrics` and all that they are computed from. Raises when SQL has no way to compute one."""
         from great_expectations.validator.validation_graph import ValidationGraph
 
         graph = ValidationGraph(execution_engine=self.engine)
@@ -329,7 +333,7 @@ class _Measurements:
     def take(self, metrics: Iterable[Any]) -> None:
         """Measures `metrics`, together where that can be; what cannot be measured is noted with its reason.
 
-        Great Expectations' own loop drops all results of a round in which one fails, and does it three times over.
+        Great Expectations' own loop drops all results of a round in which one fails, three times over.
         """
         waiting = {metric.id: metric for metric in metrics}
         while ready := [metric for metric in waiting.values() if self._is_ready(metric)]:
@@ -338,7 +342,8 @@ class _Measurements:
     def _is_ready(self, metric: Any) -> bool:
         if metric.id in self.values or metric.id in self._problems:
             return False
-        return {need.id for need in metric.metric_dependencies.values()} - {metric.id} <= self.values.keys()
+        needs = {need.id for need in metric.metric_dependencies.values()} - {metric.id}
+        return needs <= self.values.keys()
 
     def _resolve(self, ready: list[Any]) -> None:
         try:
@@ -382,7 +387,7 @@ class _Measurements:
 
 @dataclass(frozen=True)
 class _Plan:
-    """An expectation that can run: Great Expectations' object for it, its metrics by name, and all it takes."""
+    """An expectation that can run: Great Expectations' object, its metrics by name, and all they need."""
 
     expectation: Expectation
     check: Any
@@ -408,7 +413,7 @@ def _plan(data: _Measurements, expectation: Expectation) -> _Plan | Verdict:
 
     try:
         check = _build(expectation, batch_id=_ROWS)
-        named = check.get_validation_dependencies(data.engine, _first_question(check)).metric_configurations
+        named = _metrics(data, check, _first_question(check))
         domain = {key: check.configuration.kwargs.get(key) for key in ("batch_id", "row_condition")}
         row_count = MetricConfiguration("table.row_count", domain)
         return _Plan(expectation, check, row_count, named, data.graph([*named.values(), row_count]))
@@ -443,8 +448,14 @@ def _not_run(expectation: Expectation, error: Exception) -> Verdict:
     return Verdict(expectation, False, None, None, None, [], None, _reason(error))
 
 
+def _metrics(data: _Measurements, check: Any, question: dict[str, object]) -> Mapping[str, Any]:
+    """The metrics that answer a question about `check`, by name."""
+    found: Mapping[str, Any] = check.get_validation_dependencies(data.engine, question).metric_configurations
+    return found
+
+
 def _first_question(check: Any) -> dict[str, object]:
-    """The runtime configuration that asks for no failing rows yet: to look for them is a scan, in vain if all pass."""
+    """Asks for no failing values of single rows yet: to look for them is a scan, in vain if all pass."""
     return _question(0 if getattr(check, "map_metric", None) else SAMPLE_SIZE)
 
 
@@ -465,9 +476,10 @@ def _rows_by_condition(data: _Measurements, plan: _Plan) -> _FailingRows:
     from great_expectations.validator.metric_configuration import MetricConfiguration
 
     count = int(data.values[plan.failures.id] or 0)  # an empty table has None
-    values = {key: value for key, value in plan.failures.metric_value_kwargs.items() if key != "result_format"}
+    parameters = {**plan.failures.metric_value_kwargs}
+    parameters.pop("result_format", None)
     name = f"{plan.check.map_metric}.condition"
-    metric = MetricConfiguration(name, plan.failures.metric_domain_kwargs, values)
+    metric = MetricConfiguration(name, plan.failures.metric_domain_kwargs, parameters)
     condition, table_domain, columns_domain = data.value(metric)
     select = _select_failing(data, plan.check.map_metric, condition, table_domain | columns_domain)
     return _FailingRows(count, _failing_values(data, plan) if count else [], select)
@@ -480,7 +492,7 @@ def _select_failing(data: _Measurements, metric: str, condition: Any, domain: di
     rows = rows.subquery() if isinstance(rows, sa.Select) else rows
     if metric in ("column_values.unique", "compound_columns.unique"):
         # Their condition is about a subquery of counts, which has no row id.
-        columns = [sa.column(name) for name in domain.get("column_list") or [domain["column"]]]
+        columns: list[Any] = [sa.column(name) for name in domain.get("column_list") or [domain["column"]]]
         repeated = sa.select(*columns).select_from(rows).group_by(*columns).having(sa.func.count() > 1)
         key = columns[0] if len(columns) == 1 else sa.tuple_(*columns)
         condition = sa.and_(*(column.is_not(None) for column in columns), key.in_(repeated))
@@ -488,7 +500,7 @@ def _select_failing(data: _Measurements, metric: str, condition: Any, domain: di
 
 
 def _failing_values(data: _Measurements, plan: _Plan) -> list[object]:
-    named = plan.check.get_validation_dependencies(data.engine, _question(SAMPLE_SIZE)).metric_configurations
+    named = _metrics(data, plan.check, _question(SAMPLE_SIZE))
     values = data.value(named[f"{plan.check.map_metric}.unexpected_values"])
     if (first := getattr(plan.check, "column_A", None)) is not None:
         return [dict(zip((first, plan.check.column_B), pair, strict=True)) for pair in values]
@@ -496,7 +508,7 @@ def _failing_values(data: _Measurements, plan: _Plan) -> list[object]:
 
 
 def _rows_by_query(data: _Measurements, plan: _Plan, count: int) -> _FailingRows:
-    """The rows that an author's query finds: `SELECT * FROM {batch} …` has row ids, a query that groups has none."""
+    """The rows that a query finds: `SELECT * FROM {batch}` has row ids, one that groups has none."""
     from great_expectations.expectations.metrics.query_metric_provider import QueryMetricProvider
 
     sample = data.values[plan.named["unexpected_rows_query.table"].id]
@@ -516,7 +528,8 @@ def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, duckdb.Error):
         cause = cause.__cause__ or cause.__context__
-    return str(cause or error).partition("\n\nLINE ")[0].strip() or type(error).__name__
+    said = re.split(r"\n\nLINE |\n\tCandidate functions", str(cause or error), maxsplit=1)[0].strip()
+    return said or type(error).__name__
 
 
 def _quoted(name: str) -> str:

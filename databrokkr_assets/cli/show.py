@@ -51,10 +51,8 @@ def checked(known: Sequence[Known]) -> None:
     """Each pipeline as sound or with its mistakes."""
     console = _console()
     for pipeline in known:
-        if not pipeline.mistakes:
-            console.print(f"[green]ok[/]      {pipeline.name}")
+        console.print(f"{'[red]broken' if pipeline.mistakes else '[green]ok    '}[/]  {pipeline.name}")
         for mistake in pipeline.mistakes:
-            console.print(f"[red]broken[/]  {pipeline.name}")
             console.print(f"        {mistake['where']}: {mistake['what']}", markup=False, highlight=False)
             console.print(f"        mend: {mistake['mend']}", markup=False, highlight=False)
     if not known:

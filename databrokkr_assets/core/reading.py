@@ -227,9 +227,9 @@ def _triggers(pipeline: Pipeline, mistakes: _Mistakes) -> None:
 def _checks(pipeline: Pipeline, kinds: Kinds, mistakes: _Mistakes) -> None:
     guarded = {*pipeline.sources, *(name for name, node in pipeline.transforms.items() if node.stored)}
     for name, check in pipeline.checks.items():
-        if check.on not in guarded:
-            mend = did_you_mean(check.on, guarded)
-            mistakes.add(("checks", name, "on"), f'there is no dataset "{check.on}" to check', mend)
+        if check.dataset not in guarded:
+            mend = did_you_mean(check.dataset, guarded)
+            mistakes.add(("checks", name, "dataset"), f'there is no dataset "{check.dataset}" to check', mend)
         for problem in kinds.check_problems(check):
             what, _, mend = problem.partition("; ")
             mistakes.add(("checks", name), what, mend or "see the expectation's own parameters")

@@ -224,7 +224,7 @@ class CheckSettings(Settings):
 
     type: str
     """The expectation's own name, e.g. `expect_column_values_to_not_be_null`."""
-    on: str
+    dataset: str
     """The node whose rows are checked."""
     on_fail: OnFail = OnFail.BLOCK
     """`warn` shows it, `quarantine` sets the failing rows aside, `block` publishes nothing."""
@@ -285,4 +285,4 @@ class Pipeline(Settings):
 
     def checks_on(self, node: str) -> dict[str, CheckSettings]:
         """The checks that guard `node`."""
-        return {name: check for name, check in self.checks.items() if check.on == node}
+        return {name: check for name, check in self.checks.items() if check.dataset == node}

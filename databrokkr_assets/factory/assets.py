@@ -1,6 +1,7 @@
-"""A pipeline as Dagster assets: one for each node, its quarantine beside it, its checks on it."""
+"""A pipeline as Dagster assets: one for each node, its quarantine beside it, its checks on it.
 
-from __future__ import annotations
+Annotations are real here, not postponed: Dagster compares that of `context` with its own classes.
+"""
 
 import hashlib
 import json
@@ -18,6 +19,7 @@ from databrokkr_assets.engine.job import Blocked, Outcome
 from databrokkr_assets.factory import metadata
 from databrokkr_assets.factory.keys import node_key, quarantine_key
 from databrokkr_assets.factory.project import Project
+from databrokkr_assets.factory.references import code_reference
 from databrokkr_assets.factory.work import Worker
 from resources.registry import connector
 
@@ -115,8 +117,7 @@ class _Assets:
             return {}
         section = next(s for s in ("sources", "transforms", "sinks") if node in getattr(self._pipeline, s))
         where = self._document.where(("attributes", section, node))
-        reference = dg.LocalFileCodeReference(str(where.file), where.line, label=f"{self._pipeline.name}/{node}")
-        return {"dagster/code_references": dg.CodeReferencesMetadataValue([reference])}
+        return code_reference(where, f"{self._pipeline.name}/{node}")
 
     def _quarantine(self, node: str) -> dg.AssetSpec:
         return dg.AssetSpec(

@@ -10,6 +10,7 @@ import dagster as dg
 
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, SpecErrors, Where
 from databrokkr_assets.core.names import is_name
+from databrokkr_assets.factory.references import code_reference
 
 BROKEN = "databrokkr/broken"
 """The tag of the asset that stands for a broken pipeline."""
@@ -33,6 +34,8 @@ def as_error(error: Exception, file: Path) -> DatabrokkrError:
 
 def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions:
     """Definitions with the error for all to see; materialising the asset raises it."""
+    first = error.errors[0] if isinstance(error, SpecErrors) else error
+    where = first.where if isinstance(first.where, Where) else None
     group = name if is_name(name) else "broken"
     text = str(error).replace(str(root) + "/", "")
 
@@ -42,7 +45,7 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
         kinds={"broken"},
         tags={BROKEN: ""},
         description=f"**This pipeline does not load.**\n\n```\n{text}\n```",
-        metadata={MISTAKES: json.dumps(_mistakes(error, root)), **_references(error)},
+        metadata={MISTAKES: json.dumps(_mistakes(error, root)), **code_reference(where, "the mistake")},
     )
     def broken() -> None:
         raise dg.Failure(text, allow_retries=False)
@@ -59,11 +62,3 @@ def _mistakes(error: DatabrokkrError, root: Path) -> list[dict[str, Any]]:
 
 def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def _references(error: DatabrokkrError) -> dict[str, Any]:
-    first = error.errors[0] if isinstance(error, SpecErrors) else error
-    if not isinstance(first.where, Where):
-        return {}
-    reference = dg.LocalFileCodeReference(str(first.where.file), first.where.line, label="the mistake")
-    return {"dagster/code_references": dg.CodeReferencesMetadataValue([reference])}

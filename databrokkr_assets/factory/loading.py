@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tomllib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ def load_project(within: Path) -> dg.Definitions:
     loader = _Loader(project, module)
     token = CURRENT.set(project)
     try:
-        parts = list(loader.parts())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own loader uses what it calls beta
+            parts = list(loader.parts())
     finally:
         CURRENT.reset(token)
     return dg.Definitions.merge(*_without_doubles(parts), _shared(project))

@@ -63,15 +63,20 @@ def of_checks(outcome: Outcome, key: dg.AssetKey) -> Iterator[dg.AssetCheckResul
 
 def _of_check(check: CheckResult) -> Iterator[tuple[str, Any]]:
     yield "databrokkr/expectation", check.expectation
-    yield "databrokkr/parameters", dg.MetadataValue.json(json.loads(json.dumps(dict(check.parameters), default=str)))
+    yield "databrokkr/parameters", _as_json(dict(check.parameters))
     yield "databrokkr/on_fail", check.on_fail.value
     if check.evaluated is not None:
         yield "databrokkr/rows_checked", check.evaluated
     if check.unexpected is not None:
         yield "databrokkr/rows_failed", check.unexpected
     if check.observed is not None:
-        yield "databrokkr/observed", dg.MetadataValue.json(json.loads(json.dumps(check.observed, default=str)))
+        plain = isinstance(check.observed, str | int | float)
+        yield "databrokkr/observed", check.observed if plain else _as_json(check.observed)
     if check.sample:
         yield "databrokkr/sample", dg.MetadataValue.md("\n".join(f"- `{value}`" for value in check.sample))
     if check.error:
         yield "databrokkr/error", check.error
+
+
+def _as_json(value: Any) -> dg.JsonMetadataValue:
+    return dg.MetadataValue.json(json.loads(json.dumps(value, default=str)))

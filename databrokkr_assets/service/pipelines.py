@@ -37,7 +37,7 @@ def pipelines(defs: dg.Definitions) -> dict[str, Known]:
             found[name].nodes.append(spec.key.path[1])
     for name, known in found.items():
         known.name = name
-    return dict(found)
+    return dict(sorted(found.items()))
 
 
 def sound(defs: dg.Definitions, name: str) -> Known:
