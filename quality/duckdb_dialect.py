@@ -56,7 +56,7 @@ class BorrowedConnection:
 
 
 class BorrowedCursor:
-    """Reads the result of its own statement, and refuses after the next: a DuckDB connection has one result."""
+    """Reads the result of its own statement, and refuses after the next: a connection has one result."""
 
     rowcount = -1
 

@@ -32,7 +32,9 @@ class _Gate:
         for table, names in self._by_table().items():
             expectations = [_expectation(self._checks[name]) for name in names]
             verdicts = gx.validate(duck, table, expectations, ROW_ID)
-            found |= {name: _result(name, self._checks[name], verdict) for name, verdict in zip(names, verdicts, strict=True)}
+            found |= {
+                name: _result(name, self._checks[name], verdict) for name, verdict in zip(names, verdicts, strict=True)
+            }
         return [found[name] for name in self._checks]
 
     def _by_table(self) -> dict[str, list[str]]:

@@ -7,9 +7,7 @@ import dagster as dg
 from databrokkr_assets.core.spec import ScheduleSettings
 
 
-def cron_schedule(
-    name: str, settings: ScheduleSettings, job: dg.UnresolvedAssetJobDefinition
-) -> dg.ScheduleDefinition:
+def cron_schedule(name: str, settings: ScheduleSettings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """A schedule that is on as soon as the daemon sees it. Raises DagsterInvalidDefinitionError for a bad cron."""
     return dg.ScheduleDefinition(
         name=f"{name}__schedule",

@@ -1,4 +1,4 @@
-"""The `databrokkr` command: parses, calls, prints. What a command needs is imported when it runs, so that help is quick."""
+"""The `databrokkr` command: parses, calls, prints. A command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def demo() -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist, or be empty.")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must not exist, or be empty.")],
+) -> None:
     """Make a project with one commented pipeline that runs."""
     from databrokkr_assets.cli.init import init as make
 
@@ -70,7 +72,8 @@ def check(as_json: Json = False) -> None:
 def run(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
     select: Annotated[
-        list[str] | None, typer.Option(help="Only this node; `+node` with all upstream, `node+` downstream. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Only this node; `+node` with all upstream, `node+` downstream. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:

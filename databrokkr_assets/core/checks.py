@@ -40,5 +40,7 @@ class CheckResult:
     def __str__(self) -> str:
         if self.error:
             return f"{self.name}: could not run: {self.error}"
-        found = f"{self.unexpected} of {self.evaluated} rows" if self.unexpected is not None else f"found {self.observed}"
+        found = (
+            f"{self.unexpected} of {self.evaluated} rows" if self.unexpected is not None else f"found {self.observed}"
+        )
         return f"{self.name}: {'passed' if self.passed else 'failed'}, {found}"

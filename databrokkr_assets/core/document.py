@@ -1,4 +1,4 @@
-"""Reads a `defs.yaml` with the place of every key and value, and refuses what YAML itself lets pass: a key given twice."""
+"""Reads a `defs.yaml` with the place of every key, and refuses what YAML itself lets pass: a key given twice."""
 
 from __future__ import annotations
 
@@ -60,13 +60,17 @@ def read_documents(file: Path) -> list[Document]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot be read: {error}", mend="make it a readable UTF-8 text file", where=Where(file)) from error
+        raise SpecError(
+            f"cannot be read: {error}", mend="make it a readable UTF-8 text file", where=Where(file)
+        ) from error
     try:
         return [_document(file, node) for node in yaml.compose_all(text, Loader=_Loader) if node is not None]
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(file, error) from error
     except yaml.YAMLError as error:
-        raise SpecError(f"is not YAML: {error}", mend="remove the character that YAML forbids", where=Where(file)) from error
+        raise SpecError(
+            f"is not YAML: {error}", mend="remove the character that YAML forbids", where=Where(file)
+        ) from error
 
 
 def _syntax_error(file: Path, error: yaml.MarkedYAMLError) -> SpecError:
@@ -79,7 +83,9 @@ def _syntax_error(file: Path, error: yaml.MarkedYAMLError) -> SpecError:
 def _document(file: Path, root: yaml.Node) -> Document:
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(
-            "does not hold a mapping", mend="begin with `type: databrokkr_assets.Pipeline`", where=_where(file, root)
+            "does not hold a mapping",
+            mend="begin with `type: databrokkr_assets.Pipeline`",
+            where=_where(file, root),
         )
     places = dict(_places(file, root, ()))
     loader = _Loader("")

@@ -25,7 +25,7 @@ Cursor = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Stream:
-    """One table-like thing of a source: its name, its columns where known before reading, its primary key."""
+    """One table-like thing of a source: name, columns where they are known before reading, primary key."""
 
     name: str
     schema: pa.Schema | None = None
@@ -34,7 +34,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that could not be read or cast. `position` is `file:line`, a row number or a key; `payload` is as it came."""
+    """A row that could not be read or cast. `position` is `file:line` or a key; `payload` is as it came."""
 
     reason: str
     rule: str
@@ -56,7 +56,7 @@ class RelationRead:
     """Rows that DuckDB reads by itself, without passing through Python.
 
     `query` is run once. Then `rejects()` is asked for the rows that could not be read, and `advance(scalar)` for where
-    to resume; `scalar("max(x)")` evaluates an SQL aggregate over the rows that were staged, `None` keeps the old cursor.
+    to resume; `scalar("max(x)")` evaluates an SQL aggregate over the staged rows, `None` keeps the old cursor.
     """
 
     query: str

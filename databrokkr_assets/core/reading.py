@@ -59,7 +59,12 @@ class _Mistakes:
 
     def raise_any(self) -> None:
         if self.found:
-            raise SpecErrors(sorted(self.found, key=lambda error: (error.where.line or 0) if isinstance(error.where, Where) else 0))
+            raise SpecErrors(
+                sorted(
+                    self.found,
+                    key=lambda error: (error.where.line or 0) if isinstance(error.where, Where) else 0,
+                )
+            )
 
 
 def read_pipeline(name: str, attributes: Mapping[str, Any], document: Document, kinds: Kinds) -> Pipeline:
@@ -89,16 +94,12 @@ def read_pipeline(name: str, attributes: Mapping[str, Any], document: Document, 
     return pipeline
 
 
-def read_connections(
-    attributes: Mapping[str, Any], document: Document, kinds: Kinds
-) -> dict[str, ConnectionSettings]:
+def read_connections(attributes: Mapping[str, Any], document: Document, kinds: Kinds) -> dict[str, ConnectionSettings]:
     """Connections by name. Raises SpecErrors."""
     mistakes = _Mistakes(document)
     for name in attributes:
         _check_name(name, (name,), mistakes)
-    found = {
-        name: _one_typed(item, (name,), kinds.connection, mistakes) for name, item in attributes.items()
-    }
+    found = {name: _one_typed(item, (name,), kinds.connection, mistakes) for name, item in attributes.items()}
     mistakes.raise_any()
     return found
 
@@ -125,7 +126,9 @@ def _node_names(parts: Mapping[str, Mapping[str, Any]], mistakes: _Mistakes) -> 
             _check_name(name, (section, name), mistakes)
             if name in owner:
                 mistakes.add(
-                    (section, name), f'"{name}" is already a node under `{owner[name]}`', "give one of the two another name"
+                    (section, name),
+                    f'"{name}" is already a node under `{owner[name]}`',
+                    "give one of the two another name",
                 )
             owner[name] = section
 
@@ -183,7 +186,11 @@ def _in_words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
             what, _, mend = str(detail["msg"]).removeprefix("Value error, ").partition("; ")
             return (f"{key}: {what}" if key else what), mend or "change it accordingly"
         case _:
-            given = detail["input"] if isinstance(detail["input"], str | int | float | bool) else type(detail["input"]).__name__
+            given = (
+                detail["input"]
+                if isinstance(detail["input"], str | int | float | bool)
+                else type(detail["input"]).__name__
+            )
             return f'"{key}" cannot be {given!r}: {detail["msg"].lower()}', "change the value accordingly"
 
 
@@ -198,7 +205,11 @@ def _whole(pipeline: Pipeline, kinds: Kinds, mistakes: _Mistakes) -> None:
     circle = graph.cycle(pipeline)
     if circle:
         section = "transforms" if circle[0] in pipeline.transforms else "sinks"
-        mistakes.add((section, circle[0]), f"nodes read each other in a circle: {' → '.join(circle)}", "remove one of these inputs")
+        mistakes.add(
+            (section, circle[0]),
+            f"nodes read each other in a circle: {' → '.join(circle)}",
+            "remove one of these inputs",
+        )
         return
     _checks(pipeline, kinds, mistakes)
     _append_needs_append(pipeline, mistakes)

@@ -40,16 +40,18 @@ def column_lineage(
     from sqlglot.lineage import lineage
     from sqlglot.optimizer.qualify import qualify
 
-    schema = {name: dict(columns) for name, columns in schemas.items()}
+    schema: dict[str, object] = {name: dict(columns) for name, columns in schemas.items()}
     try:
         qualified = qualify(query.copy(), schema=schema, dialect="duckdb")
         outputs = qualified.named_selects
         return {
-            output: sorted({
-                (leaf.source.name, leaf.name.rsplit(".", 1)[-1].strip('"'))
-                for leaf in lineage(output, qualified, schema=schema, dialect="duckdb", copy=False).walk()
-                if isinstance(leaf.source, exp.Table) and not leaf.downstream
-            })
+            output: sorted(
+                {
+                    (leaf.source.name, leaf.name.rsplit(".", 1)[-1].strip('"'))
+                    for leaf in lineage(output, qualified, schema=schema, dialect="duckdb", copy=False).walk()
+                    if isinstance(leaf.source, exp.Table) and not leaf.downstream
+                }
+            )
             for output in outputs
         }
     except (SqlglotError, ValueError, KeyError):

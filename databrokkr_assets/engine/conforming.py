@@ -54,9 +54,7 @@ def select(staged: dict[str, str], casts: list[Change]) -> str:
 
 def prepare(duck: DuckDBPyConnection) -> None:
     """Make the empty table of failed rows."""
-    duck.execute(
-        f"CREATE OR REPLACE TEMP TABLE {FAILED} (row_id BIGINT, stage VARCHAR, rule VARCHAR, reason VARCHAR)"
-    )
+    duck.execute(f"CREATE OR REPLACE TEMP TABLE {FAILED} (row_id BIGINT, stage VARCHAR, rule VARCHAR, reason VARCHAR)")
 
 
 def fail(duck: DuckDBPyConnection, row_ids: str, stage: str, rule: str, reason: str) -> None:

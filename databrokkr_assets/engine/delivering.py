@@ -22,7 +22,7 @@ _BATCH_ROWS = 50_000
 def deliver(job: Job, sink: Sink, how: Disposition) -> Outcome:
     """Bring the target up to the version of `job.dataset` that is published now.
 
-    Raises our errors; the target is then as it was, or, where its delivery is at least once, made whole by the next run.
+    Raises our errors; the target is then as it was or, where delivery is at least once, made whole by the next run.
     """
     began = time.monotonic()
     if type(how) not in sink.dispositions:
@@ -46,9 +46,7 @@ def deliver(job: Job, sink: Sink, how: Disposition) -> Outcome:
     )
 
 
-def _carry(
-    duck: DuckDBPyConnection, job: Job, sink: Sink, how: Disposition, snapshot: Snapshot
-) -> tuple[Receipt, int]:
+def _carry(duck: DuckDBPyConnection, job: Job, sink: Sink, how: Disposition, snapshot: Snapshot) -> tuple[Receipt, int]:
     schema = _schema(duck, snapshot)
     target = Target(job.node, schema)
     last = sink.last_load(target)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import duckdb
 
-from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.names import literal
 from databrokkr_assets.core.plugins import missing_extra
 

@@ -57,7 +57,9 @@ class _Feed:
         """The rows; DuckDB pulls them one batch at a time."""
         first = next(self._batches, None)
         if first is None:
-            raise DataError("the source gave no rows and no columns", mend="check what it points at", where=self._job.node)
+            raise DataError(
+                "the source gave no rows and no columns", mend="check what it points at", where=self._job.node
+            )
         return pa.RecordBatchReader.from_batches(first.records.schema, self._records(first))
 
     def _records(self, first: Batch) -> Iterator[pa.RecordBatch]:

@@ -36,7 +36,9 @@ def watched(listener: Listener, node: str, folder: str) -> Iterator[None]:
 
     def look() -> None:
         while not done.wait(0.5):
-            listener(Progress(node, "staging", bytes=sum(file.stat().st_size for file in Path(folder).glob("*.parquet"))))
+            listener(
+                Progress(node, "staging", bytes=sum(file.stat().st_size for file in Path(folder).glob("*.parquet")))
+            )
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -59,7 +59,14 @@ def publish_rejected(duck: DuckDBPyConnection, job: Job, number: int) -> int:
         f"now() AS at FROM {REJECTED}"
     )
     record = LoadRecord(
-        job.load_id, job.run_id, number, "append", stage.folder, datetime.now(UTC).isoformat(), rows, bytes=stage.bytes
+        job.load_id,
+        job.run_id,
+        number,
+        "append",
+        stage.folder,
+        datetime.now(UTC).isoformat(),
+        rows,
+        bytes=stage.bytes,
     )
     publish(job.quarantine, before, stage, Append(), record, replacing=f"load-{number:08d}-")
     return rows

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
 from databrokkr_assets.core.errors import DataError
-from databrokkr_assets.core.names import columns, quoted
+from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted
 from databrokkr_assets.core.ports import Cursor, Reject
 from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine import conforming, quarantine
@@ -119,7 +119,8 @@ class Staging:
     def _rewrite(self, selected: str, clause: str) -> None:
         """Stage again without the failed rows, which go to quarantine."""
         payload = (
-            f"SELECT {quoted(ROW_ID)} AS row_id, 'row ' || ({quoted(ROW_ID)} & ((1::BIGINT << 40) - 1)) + 1 AS position, "
+            f"SELECT {quoted(ROW_ID)} AS row_id, "
+            f"'row ' || ({quoted(ROW_ID)} & ((1::BIGINT << 40) - 1)) + 1 AS position, "
             f"CAST(to_json(struct_pack({', '.join(f'{quoted(n)} := {quoted(n)}' for n in self.stage.schema.names)})) "
             f"AS VARCHAR) AS payload FROM {STAGED}"
         )
@@ -155,9 +156,10 @@ class Staging:
     def _keep_budget(self, rejected: int) -> None:
         limit = self.job.max_rejects
         if limit is not None and rejected > limit:
+            aside = self.job.node.rsplit("/", 1)[-1] + QUARANTINE_SUFFIX
             raise DataError(
                 f"{rejected} rows could not be read, {limit} are allowed",
-                mend=f"look at them in the asset {self.job.node.rsplit('/', 1)[-1]}__quarantine, or raise `max_rejects`",
+                mend=f"look at them in the asset {aside}, or raise `max_rejects`",
                 where=self.job.node,
             )
 

@@ -50,7 +50,10 @@ def _query(
         tree = composed(pipeline, node)
         schemas = {name: own_columns(duck, snapshot) for name, snapshot in snapshots.items()}
         text = tree.sql(dialect="duckdb")
-        return text, {"sql": tree.sql(dialect="duckdb", pretty=True), "lineage": column_lineage(tree, schemas)}
+        return text, {
+            "sql": tree.sql(dialect="duckdb", pretty=True),
+            "lineage": column_lineage(tree, schemas),
+        }
     assert isinstance(settings, CallsPython)
     given = {name: _relation(duck, pipeline, name) for name in settings.inputs()}
     return _registered(duck, job.node, settings.call(given)), {}

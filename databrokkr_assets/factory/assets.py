@@ -69,7 +69,7 @@ class _Assets:
             origins = source.origins(self._known_connection(source.connection))
             self._project.origins |= {origin.key: origin for origin in origins}
             return [dg.AssetKey(list(origin.key)) for origin in origins]
-        # Dagster orders steps by direct dependencies only, so what stands behind a node that is not stored is named too.
+        # Dagster orders steps by direct dependencies: what stands behind a node that is not stored is named too.
         names = dict.fromkeys([*self._pipeline.inputs_of(node), *stored_inputs(self._pipeline, node)])
         return [node_key(self._pipeline.name, name) for name in names]
 
@@ -189,7 +189,11 @@ def _evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
 
 
 def _failure(error: DatabrokkrError) -> dg.Failure:
-    facts = {"mend": error.mend, "databrokkr/error": type(error).__name__, "databrokkr/exit_code": error.exit_code}
+    facts: dict[str, Any] = {
+        "mend": error.mend,
+        "databrokkr/error": type(error).__name__,
+        "databrokkr/exit_code": error.exit_code,
+    }
     return dg.Failure(str(error), metadata=facts, allow_retries=error.exit_code == 5)
 
 

@@ -56,7 +56,8 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
 def _mistakes(error: DatabrokkrError, root: Path) -> list[dict[str, Any]]:
     errors: list[Any] = list(error.errors) if isinstance(error, SpecErrors) else [error]
     return [
-        {"where": str(one.where or "").replace(str(root) + "/", ""), "what": one.what, "mend": one.mend} for one in errors
+        {"where": str(one.where or "").replace(str(root) + "/", ""), "what": one.what, "mend": one.mend}
+        for one in errors
     ]
 
 

@@ -45,7 +45,10 @@ class Pipeline(dg.Component):
     """Sources, transforms, sinks and checks, as software-defined assets."""
 
     def __init__(
-        self, spec: PipelineSpec | None = None, document: Document | None = None, broken: DatabrokkrError | None = None
+        self,
+        spec: PipelineSpec | None = None,
+        document: Document | None = None,
+        broken: DatabrokkrError | None = None,
     ) -> None:
         self.spec = spec
         self._document = document
@@ -71,7 +74,11 @@ class Pipeline(dg.Component):
             given, missing = resolved(raw, context.resolution_context)
             if missing:
                 listed = ", ".join(missing)
-                raise SpecError(f"the environment variable {listed} is not set", mend=f"set {listed}", where=Where(document.file))
+                raise SpecError(
+                    f"the environment variable {listed} is not set",
+                    mend=f"set {listed}",
+                    where=Where(document.file),
+                )
             name = given.pop("name", None) or context.path.name
             return cls(read_pipeline(name, given, document, installed()), document)
         except DatabrokkrError as error:
@@ -187,4 +194,8 @@ def _require_connections(spec: PipelineSpec, project: Project, document: Documen
             if known.type != node.type:
                 fitting = [key for key, item in project.connections.items() if item.type == node.type]
                 mend = f"use one of type {node.type}: {', '.join(fitting) or 'none is defined yet'}"
-                raise SpecError(f'"{node.connection}" is a connection to {known.type}, not {node.type}', mend=mend, where=where)
+                raise SpecError(
+                    f'"{node.connection}" is a connection to {known.type}, not {node.type}',
+                    mend=mend,
+                    where=where,
+                )

@@ -1,4 +1,4 @@
-"""A project as one code location: each folder of `defs/` is loaded by itself, so a broken one shows and the rest load."""
+"""A project as one code location: each folder of `defs/` loads by itself, so a broken one shows and the rest work."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def _without_doubles(parts: list[dg.Definitions]) -> Iterator[dg.Definitions]:
         if taken:
             key = sorted(taken)[0]
             error = SpecError(
-                f'the asset {key.to_user_string()} is defined twice', mend="rename the folder or give the pipeline a `name:`"
+                f"the asset {key.to_user_string()} is defined twice",
+                mend="rename the folder or give the pipeline a `name:`",
             )
             yield broken_defs(f"{key.path[0]}_again", error, Path())
         else:
@@ -136,7 +137,10 @@ def _shared(project: Project) -> dg.Definitions:
     store = project.store()
     origins = [
         dg.AssetSpec(
-            key=list(origin.key), kinds={origin.kind}, group_name="external", metadata={"dagster/uri": origin.uri}
+            key=list(origin.key),
+            kinds={origin.kind},
+            group_name="external",
+            metadata={"dagster/uri": origin.uri},
         )
         for origin in project.origins.values()
     ]

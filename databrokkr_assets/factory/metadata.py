@@ -42,7 +42,9 @@ def of_outcome(outcome: Outcome, pipeline: str) -> dict[str, Any]:
 def _lineage(lineage: Mapping[str, list[tuple[str, str]]], pipeline: str) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         {
-            column: [dg.TableColumnDep(asset_key=dg.AssetKey([pipeline, node]), column_name=name) for node, name in deps]
+            column: [
+                dg.TableColumnDep(asset_key=dg.AssetKey([pipeline, node]), column_name=name) for node, name in deps
+            ]
             for column, deps in lineage.items()
         }
     )

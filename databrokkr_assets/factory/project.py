@@ -50,7 +50,8 @@ class Project:
         if isinstance(found, Unset):
             listed = ", ".join(found.variables)
             raise AccessError(
-                f'the connection "{name}" needs the environment variable {listed}', mend=f"set {listed} and start again"
+                f'the connection "{name}" needs the environment variable {listed}',
+                mend=f"set {listed} and start again",
             )
         return found
 

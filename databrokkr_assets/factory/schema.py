@@ -20,7 +20,8 @@ def pipeline_schema() -> dict[str, Any]:
     parts = schema["properties"]
     parts["sources"] = _items([item.source for item in connectors() if item.source], "What is read, by name.")
     parts["transforms"] = _items(
-        [plugins.load(plugins.TRANSFORMS, name) for name in plugins.names(plugins.TRANSFORMS)], "What is reshaped, by name."
+        [plugins.load(plugins.TRANSFORMS, name) for name in plugins.names(plugins.TRANSFORMS)],
+        "What is reshaped, by name.",
     )
     parts["sinks"] = _items([item.sink for item in connectors() if item.sink], "What is written, by name.")
     parts["checks"] = _items([CheckSettings], "What is guarded, by name.")
@@ -31,7 +32,9 @@ def pipeline_schema() -> dict[str, Any]:
 
 def connections_schema() -> dict[str, Any]:
     """The attributes of `databrokkr_assets.Connections`: settings by name."""
-    return _with_templates(_items([item.connection for item in connectors() if item.connection], "Connections, by name."))
+    return _with_templates(
+        _items([item.connection for item in connectors() if item.connection], "Connections, by name.")
+    )
 
 
 def defs_yaml_schema() -> dict[str, Any]:
@@ -75,7 +78,12 @@ def _items(models: list[type[BaseModel]], description: str) -> dict[str, Any]:
             {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": choice}
             for name, choice in zip(types, choices, strict=True)
         ]
-        item = {"type": "object", "required": ["type"], "properties": {"type": {"enum": types}}, "allOf": rules}
+        item = {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": types}},
+            "allOf": rules,
+        }
     return {
         "type": "object",
         "description": description,
@@ -106,13 +114,18 @@ def _inlined(model: type[BaseModel]) -> dict[str, Any]:
     return resolved
 
 
-def _with_templates(node: Any) -> Any:
-    """Every number or boolean may also be a template such as `{{ env.PORT }}`."""
+def _with_templates(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema where every number or boolean may also be a template such as `{{ env.PORT }}`."""
+    found: dict[str, Any] = _with_template(schema)
+    return found
+
+
+def _with_template(node: Any) -> Any:
     if isinstance(node, list):
-        return [_with_templates(item) for item in node]
+        return [_with_template(item) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _with_templates(value) for key, value in node.items()}
+    found = {key: _with_template(value) for key, value in node.items()}
     if node.get("type") in _SCALARS and "const" not in node:
         kept = {key: found.pop(key) for key in ("title", "description", "default") if key in found}
         return {"anyOf": [found, _TEMPLATE], **kept}

@@ -14,7 +14,9 @@ from schedules.cron import cron_schedule
 from sensors.file_arrival import file_arrival_sensor
 
 
-def schedules(pipeline: Pipeline, job: dg.UnresolvedAssetJobDefinition, document: Document | None) -> list[dg.ScheduleDefinition]:
+def schedules(
+    pipeline: Pipeline, job: dg.UnresolvedAssetJobDefinition, document: Document | None
+) -> list[dg.ScheduleDefinition]:
     """The pipeline's schedule, if it has one. Raises SpecError for a cron or time zone that is none."""
     if pipeline.schedule is None:
         return []
@@ -34,8 +36,11 @@ def sensors(pipeline: Pipeline, project: Project) -> list[dg.SensorDefinition]:
             trigger,
             pipeline.sources[trigger.source],
             project.place,
-            [node_key(pipeline.name, node) for node in downstream(pipeline, [trigger.source])
-             if node not in pipeline.transforms or pipeline.transforms[node].stored],
+            [
+                node_key(pipeline.name, node)
+                for node in downstream(pipeline, [trigger.source])
+                if node not in pipeline.transforms or pipeline.transforms[node].stored
+            ],
         )
         for name, trigger in pipeline.triggers.items()
     ]

@@ -111,7 +111,7 @@ class Snapshot:
         if since is not None and since > self.version:
             raise AccessError(
                 f"the target says it holds version {since} of {self.dataset.node}, which has only {self.version}",
-                mend="the dataset was made anew: delete the node's row from the target's _databrokkr_loads, then run again",
+                mend="the dataset was made anew: delete the node's row from the target's _databrokkr_loads",
             )
         loads = None if since is None else list(self._records_since(since))
         if loads is None or any(load.disposition == "replace" for load in loads):

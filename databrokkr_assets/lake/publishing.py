@@ -75,7 +75,9 @@ class Stage:
         relation = self.duck.sql(query)
         self.schema = types.stored_schema(self.duck, relation.columns, relation.types)
         before = self.files
-        self.files = self._copy(f"SELECT {types.stored(relation.columns, relation.types)} FROM ({query})", "part", ordered)
+        self.files = self._copy(
+            f"SELECT {types.stored(relation.columns, relation.types)} FROM ({query})", "part", ordered
+        )
         for file in before:
             self.dataset.store.child(file.path).delete()
 
@@ -180,7 +182,7 @@ def _commit(
 ) -> None:
     if isinstance(how, Replace):
         schema = DeltaSchema.from_arrow(stage.schema)
-        before.table.create_write_transaction(adds, "overwrite", schema, commit_properties=properties)
+        before.table.create_write_transaction([*adds], "overwrite", schema, commit_properties=properties)
         return
     actions: list[AddAction | RemoveAction] = [*adds]
     if isinstance(how, Merge):
@@ -192,7 +194,7 @@ def _commit(
 
 
 def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
-    """The table with the staged columns that it lacked. A crash right after leaves columns of NULLs, which is harmless."""
+    """The table with the staged columns that it lacked. A crash right after leaves columns of NULLs: harmless."""
     known = {name.lower() for name in before.schema.names}
     fresh = [field for field in stage.schema if field.name.lower() not in known]
     if fresh:
@@ -215,7 +217,8 @@ def _touched(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> list[tupl
     listed = ", ".join(literal(uri) for uri in before.files)
     old = f"SELECT {columns(keys)}, filename FROM read_parquet([{listed}], filename=true)"
     found = stage.duck.execute(
-        f"SELECT DISTINCT old.filename FROM ({old}) AS old SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
+        f"SELECT DISTINCT old.filename FROM ({old}) AS old "
+        f"SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
     ).fetchall()
     root = before.dataset.store.url + "/"
     return [(uri, uri.removeprefix(root)) for (uri,) in found]
@@ -279,7 +282,7 @@ def _delta_stats(schema: pa.Schema, rows: int, stats: Mapping[str, Mapping[str, 
 
 
 def _stat(kind: pa.DataType, text: str | None) -> Any:
-    """A bound as JSON; `None` for types whose bounds Delta would read otherwise (NaN is in no bound), and for infinities."""
+    """A bound as JSON; `None` where Delta would read it otherwise (NaN is in no bound), and for infinities."""
     if text is None or "infinity" in text:
         return None
     if pa.types.is_integer(kind):

@@ -28,9 +28,22 @@ _STORED_AS = {
     "timestamp_ms": "TIMESTAMP",
     "null": "VARCHAR",
     "sqlnull": "VARCHAR",
-    "\"null\"": "VARCHAR",
+    '"null"': "VARCHAR",
 }
-_AS_TEXT = {"hugeint", "uhugeint", "time", "time with time zone", "interval", "uuid", "enum", "bit", "timestamp_ns", "json", "time_ns", "bignum"}
+_AS_TEXT = {
+    "hugeint",
+    "uhugeint",
+    "time",
+    "time with time zone",
+    "interval",
+    "uuid",
+    "enum",
+    "bit",
+    "timestamp_ns",
+    "json",
+    "time_ns",
+    "bignum",
+}
 _AS_IS = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "float", "double", "decimal",
     "varchar", "blob", "date", "timestamp", "timestamp with time zone",
@@ -45,7 +58,8 @@ def storage_type(own: DuckDBPyType) -> str:
         case "array":
             return f"{storage_type(_child(own, 0))}[]"
         case "struct":
-            return f"STRUCT({', '.join(f'{quoted(name)} {storage_type(child)}' for name, child in own.children)})"
+            fields = (f"{quoted(name)} {storage_type(_child(own, i))}" for i, (name, _) in enumerate(own.children))
+            return f"STRUCT({', '.join(fields)})"
         case "map":
             return f"MAP({storage_type(_child(own, 0))}, {storage_type(_child(own, 1))})"
         case kind if kind in _STORED_AS:

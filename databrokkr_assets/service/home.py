@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 HOME = "DATABROKKR_HOME"
-"""The environment variable that moves what a project's Dagster instance keeps; `.databrokkr` in the project without it."""
+"""The environment variable that says where a Dagster instance keeps its files; else `.databrokkr` in the project."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,14 @@ def home(start: Path) -> Home:
     """
     for folder in [start.resolve(), *start.resolve().parents]:
         file = folder / "pyproject.toml"
-        project = tomllib.loads(file.read_text()).get("tool", {}).get("dg", {}).get("project") if file.is_file() else None
+        project = (
+            tomllib.loads(file.read_text()).get("tool", {}).get("dg", {}).get("project") if file.is_file() else None
+        )
         if project:
             module = project.get("code_location_target_module") or f"{project['root_module']}.definitions"
             return Home(folder, module)
-    raise SpecError("this folder is in no DataBrokkr project", mend="run `databrokkr init <folder>`, then `cd` there", where=Where(start))
+    raise SpecError(
+        "this folder is in no DataBrokkr project",
+        mend="run `databrokkr init <folder>`, then `cd` there",
+        where=Where(start),
+    )

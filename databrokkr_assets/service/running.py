@@ -62,9 +62,7 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, pipeline: str, selec
     began = time.monotonic()
     job = defs.resolve_job_def(pipeline)
     keys = _selected(defs, known, select)
-    result = job.execute_in_process(
-        instance=instance, raise_on_error=False, asset_selection=keys, run_config=_QUIET
-    )
+    result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys, run_config=_QUIET)
     order = _order(defs, pipeline, {key.path[1] for key in keys} if keys else None)
     nodes = _reports(result.all_events, order)
     return RunReport(pipeline, result.run_id, time.monotonic() - began, nodes)
@@ -82,7 +80,7 @@ def _selected(defs: dg.Definitions, known: Known, select: Sequence[str]) -> list
         if node not in known.nodes:
             names = [name for name in known.nodes if not name.endswith(QUARANTINE_SUFFIX)]
             raise SpecError(f'there is no node "{node}" in {known.name}', mend=did_you_mean(node, names))
-        picked = dg.AssetSelection.assets(dg.AssetKey([known.name, node]))
+        picked: dg.AssetSelection = dg.AssetSelection.assets(dg.AssetKey([known.name, node]))
         picked = picked.upstream() if word.startswith("+") else picked
         picked = picked.downstream() if word.endswith("+") else picked
         chosen |= set(picked.resolve(graph))
@@ -111,7 +109,7 @@ def _node_of(event: dg.DagsterEvent) -> str:
 def _note(report: NodeReport, event: dg.DagsterEvent) -> None:
     match event.event_type_value:
         case "ASSET_MATERIALIZATION" if event.asset_key and event.asset_key.path[-1] == report.node:
-            facts = {key: value.value for key, value in event.materialization.metadata.items()}
+            facts: dict[str, Any] = {key: value.value for key, value in event.materialization.metadata.items()}
             report.state = "done"
             report.rows_in = facts["databrokkr/rows_in"]
             report.rows_out = facts["databrokkr/rows_out"]

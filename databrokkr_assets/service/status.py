@@ -1,4 +1,4 @@
-"""How the pipelines of a project stand: each dataset's last load and each check's last verdict, from Dagster's instance."""
+"""How the pipelines of a project stand: each node's last load, from Dagster's instance."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _reads_a_node(table: exp.Table) -> bool:
 
 
 def _is_cte(table: exp.Table) -> bool:
-    node: exp.Expression | None = table
+    node: exp.Expr | None = table
     while node is not None:
         named = node.args.get("with_") or node.args.get("with")
         if named and any(cte.alias == table.name and cte not in _ancestors(table) for cte in named.expressions):
@@ -75,7 +75,7 @@ def _is_cte(table: exp.Table) -> bool:
     return False
 
 
-def _ancestors(node: exp.Expression) -> list[exp.Expression]:
+def _ancestors(node: exp.Expr) -> list[exp.Expr]:
     found = []
     while node.parent is not None:
         node = node.parent
@@ -94,4 +94,3 @@ def _aliased(read: exp.Expression, table: exp.Table) -> exp.Expression:
 
 
 transform = Sql
-

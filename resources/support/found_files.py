@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -165,25 +166,18 @@ def age_seconds(file: FoundFile, now: float) -> float:
 
 def sanitised(path: str) -> tuple[str, ...]:
     """A path as the parts of an asset key: letters, digits and underscores; of a glob, the folder that it starts at."""
-    parts = []
-    for part in Path(path).parts:
-        if glob.has_magic(part):
-            break
-        parts.append("".join(c if c.isascii() and c.isalnum() else "_" for c in part).strip("_"))
+    parts = ("".join(c if c.isascii() and c.isalnum() else "_" for c in part).strip("_") for part in _fixed(path).parts)
     return tuple(part for part in parts if part)
 
 
 def uri(path: str) -> str:
     """The `file:` URI of a path; of a glob, of the folder that it starts at. A relative path stays relative."""
-    kept = Path(*(part for part, _ in _before_magic(path)))
-    return kept.as_uri() if kept.is_absolute() else f"file:{kept.as_posix()}"
+    fixed = _fixed(path)
+    return fixed.as_uri() if fixed.is_absolute() else f"file:{fixed.as_posix()}"
 
 
-def _before_magic(path: str) -> Iterator[tuple[str, int]]:
-    for index, part in enumerate(Path(path).parts):
-        if glob.has_magic(part):
-            return
-        yield part, index
+def _fixed(path: str) -> Path:
+    return Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts))
 
 
 def free_name(path: Path) -> bool:

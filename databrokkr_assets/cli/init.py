@@ -1,0 +1,43 @@
+"""Makes a project: a folder that Dagster and `databrokkr` can load, with one pipeline that runs as it is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from databrokkr_assets.core.errors import AccessError, SpecError
+
+_TEMPLATE = files("databrokkr_assets.cli").joinpath("template")
+
+
+def init(folder: Path) -> None:
+    """Write the project; prints what to do next. Raises SpecError for a folder that holds something already."""
+    package = re.sub(r"\W", "_", folder.resolve().name).lower()
+    if not re.match(r"[a-z_]", package):
+        raise SpecError(f'"{folder.name}" cannot name a Python package', mend="begin the name with a letter")
+    if folder.exists() and any(folder.iterdir()):
+        raise SpecError(f"{folder} holds files already", mend="name a new folder")
+    try:
+        _write(folder, package)
+    except OSError as error:
+        raise AccessError(str(error), mend="choose a folder that you may write to") from error
+    print(f"made {folder}: its pipeline is {package}/defs/orders/defs.yaml\n")
+    print(f"  cd {folder}\n  databrokkr check\n  databrokkr run orders\n  databrokkr dev")
+
+
+def _write(folder: Path, package: str) -> None:
+    source = Path(str(_TEMPLATE))
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        relative = str(file.relative_to(source)).replace("package", package).replace("dot.", ".")
+        target = folder / relative.removesuffix(".template")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(Template(file.read_text()).substitute(package=package))
+    shutil.copy(_own("dagster.yaml"), folder / "dagster.yaml")
+
+
+def _own(name: str) -> Path:
+    """A file of this project's root that a new project shares: there is one `dagster.yaml`, and it is the real one."""
+    return Path(__file__).parents[2] / name

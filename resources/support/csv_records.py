@@ -1,0 +1,159 @@
+"""The grammar of CSV in Python: slower than DuckDB's reader, but it can go on after a broken record.
+
+It takes a record as DuckDB's strict reader does (a test compares the two), so that a value does not depend on which of
+them read it. DuckDB reads the files without mistakes; this reads the others, record by record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from resources.support.text_lines import LIMIT, Line
+
+Fields = list[str | None]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written. `nulls` are the texts that stand for NULL, `quoted_nulls` whether in quotes too."""
+
+    delimiter: str
+    quote: str
+    nulls: frozenset[str]
+    quoted_nulls: bool
+
+
+class Record(NamedTuple):
+    """A record at a line of its file: its fields, or the rule that it breaks and how."""
+
+    line: int
+    text: str
+    fields: Fields
+    rule: str = ""
+    problem: str = ""
+
+
+class _Broken(Exception):
+    """A record that breaks the grammar."""
+
+
+def records(lines: Iterator[Line], dialect: Dialect) -> Iterator[Record]:
+    """The records of a file; lines without any character are none.
+
+    Of a record whose quotes do not match, only its first line is given up: the next line starts a record.
+    """
+    ahead = _Ahead(lines)
+    for number, text, problem in ahead:
+        text = text.removesuffix("\r")
+        if problem:
+            rule = "csv.length" if problem.startswith("longer") else "csv.encoding"
+            yield Record(number, text, [], rule, problem)
+        elif not dialect.quote or dialect.quote not in text:
+            yield Record(number, text, [_unquoted(field, dialect) for field in text.split(dialect.delimiter)])
+        else:
+            yield _quoted_record(number, text, ahead, dialect)
+
+
+class _Ahead:
+    """Lines that can be put back."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._back: deque[Line] = deque()
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        return self._back.popleft() if self._back else next(self._lines)
+
+    def put_back(self, lines: list[Line]) -> None:
+        self._back.extendleft(reversed(lines))
+
+
+def _unquoted(text: str, dialect: Dialect) -> str | None:
+    return None if text in dialect.nulls else text
+
+
+def _quoted_record(number: int, text: str, ahead: _Ahead, dialect: Dialect) -> Record:
+    reader = _RecordReader(text, ahead, dialect)
+    try:
+        fields = reader.fields()
+    except _Broken as error:
+        ahead.put_back(reader.more)
+        return Record(number, text, [], "csv.quotes", str(error))
+    whole = "\n".join([reader.first, *(line.text for line in reader.more)])
+    return Record(number, whole.removesuffix("\r"), fields)
+
+
+class _RecordReader:
+    """Reads one record that has quotes, taking more lines while a quote is open."""
+
+    def __init__(self, text: str, ahead: _Ahead, dialect: Dialect) -> None:
+        self.first = self.text = text
+        self.more: list[Line] = []
+        self._ahead, self._dialect = ahead, dialect
+        self._stop = len(text)
+        self._held = 0
+
+    def fields(self) -> Fields:
+        """The fields. Raises _Broken where a quote is not closed or is followed by anything but a delimiter."""
+        fields: Fields = []
+        at = 0
+        while True:
+            value, at = self._field(at)
+            fields.append(value)
+            if at == self._stop:
+                return fields
+            at += 1
+
+    def _field(self, at: int) -> tuple[str | None, int]:
+        """The field that starts at `at`, and where it ends: at a delimiter or at the end of the record."""
+        opening = self._past_spaces(at)
+        if self.text.startswith(self._dialect.quote, opening):
+            return self._quoted(opening + 1)
+        end = self.text.find(self._dialect.delimiter, at, self._stop)
+        end = self._stop if end < 0 else end
+        return _unquoted(self.text[at:end], self._dialect), end
+
+    def _quoted(self, at: int) -> tuple[str | None, int]:
+        quote, pieces = self._dialect.quote, []
+        while True:
+            end = self.text.find(quote, at)
+            if end < 0:
+                pieces.append(self.text[at:] + "\n")
+                at = self._next_line()
+            elif self.text.startswith(quote, end + 1):
+                pieces.append(self.text[at : end + 1])
+                at = end + 2
+            else:
+                pieces.append(self.text[at:end])
+                return self._null_or("".join(pieces)), self._closed(end + 1)
+
+    def _null_or(self, value: str) -> str | None:
+        return None if self._dialect.quoted_nulls and value in self._dialect.nulls else value
+
+    def _closed(self, at: int) -> int:
+        self._stop = len(self.text.removesuffix("\r"))
+        end = self._past_spaces(at)
+        if end < self._stop and self.text[end] != self._dialect.delimiter:
+            raise _Broken("a closing quote is followed by more text; a quote within a field is written twice")
+        return end
+
+    def _past_spaces(self, at: int) -> int:
+        while at < self._stop and self.text[at] == " " != self._dialect.delimiter:
+            at += 1
+        return at
+
+    def _next_line(self) -> int:
+        self._held += len(self.text)
+        line = next(self._ahead, None)
+        if line:
+            self.more.append(line)
+        if line is None or line.problem or self._held > LIMIT:
+            raise _Broken("a quote is opened but never closed" + (f"; {line.problem}" if line and line.problem else ""))
+        self.text = line.text
+        return 0
