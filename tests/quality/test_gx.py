@@ -247,9 +247,7 @@ def test_failing_rows_are_those_counted(number: int, verdicts: Any) -> None:
     json.dumps([verdict.observed, verdict.sample], allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("type", "parameters", "unexpected"), DUCKDB_CASES, ids=[case[0] for case in DUCKDB_CASES]
-)
+@pytest.mark.parametrize(("type", "parameters", "unexpected"), DUCKDB_CASES, ids=[case[0] for case in DUCKDB_CASES])
 def test_runs_on_duckdb(
     duck: duckdb.DuckDBPyConnection, type: str, parameters: dict[str, Any], unexpected: int | None
 ) -> None:
@@ -434,9 +432,7 @@ def test_errors_are_verdicts_and_the_others_still_run(duck: duckdb.DuckDBPyConne
         Expectation("expect_column_values_to_match_regex", {"column": "s", "regex": "("}),
         Expectation("expect_no_such_thing", {}),
         Expectation("expect_column_median_to_be_between", {"column": "missing", "min_value": 0}),
-        Expectation(
-            "unexpected_rows_expectation", {"unexpected_rows_query": "SELECT nope FROM {batch} WHERE TRUE"}
-        ),
+        Expectation("unexpected_rows_expectation", {"unexpected_rows_query": "SELECT nope FROM {batch} WHERE TRUE"}),
         Expectation("expect_column_max_to_be_between", {"column": "v", "max_value": 100}),
     ]
     found = validate(duck, "numbered", asked, ROW_ID)
@@ -661,8 +657,8 @@ def test_samples_name_the_columns(duck: duckdb.DuckDBPyConnection) -> None:
 
 def table(duck: duckdb.DuckDBPyConnection, type: str, *values: str) -> str:
     rows = ", ".join(f"({number}, {value})" for number, value in enumerate(values))
-    duck.execute(f"CREATE OR REPLACE TABLE some AS SELECT a AS {ROW_ID}, b::{type} AS b FROM (VALUES {rows}) t(a, b)")
-    return "some"
+    duck.execute(f"CREATE OR REPLACE TABLE given AS SELECT a AS {ROW_ID}, b::{type} AS b FROM (VALUES {rows}) t(a, b)")
+    return "given"
 
 
 def test_nan_and_infinity(duck: duckdb.DuckDBPyConnection) -> None:
@@ -676,9 +672,7 @@ def test_nan_and_infinity(duck: duckdb.DuckDBPyConnection) -> None:
     most = judge(duck, "expect_column_max_to_be_between", name, column="b", min_value=0)
     assert not most.passed
     assert not judge(duck, "expect_column_mean_to_be_between", name, column="b", min_value=0).passed
-    bounded = judge(
-        duck, "expect_column_values_to_be_between", name, column="b", min_value=0, max_value=float("inf")
-    )
+    bounded = judge(duck, "expect_column_values_to_be_between", name, column="b", min_value=0, max_value=float("inf"))
     assert bounded.unexpected == count(duck, bounded.failing_rows) == 2
     for verdict in (between, most, bounded):
         json.dumps([verdict.observed, verdict.sample], allow_nan=False)
@@ -708,9 +702,7 @@ def test_integers_stay_exact(duck: duckdb.DuckDBPyConnection) -> None:
 
     verdict = judge(duck, "expect_column_values_to_be_between", name, column="b", min_value=2**53 + 1)
     assert verdict.sample == [2**53]
-    strict = judge(
-        duck, "expect_column_values_to_be_between", name, column="b", min_value=2**53 + 1, strict_min=True
-    )
+    strict = judge(duck, "expect_column_values_to_be_between", name, column="b", min_value=2**53 + 1, strict_min=True)
     assert strict.unexpected == count(duck, strict.failing_rows) == 2
     assert judge(duck, "expect_column_max_to_be_between", name, column="b", max_value=2**53 + 2).observed == 2**53 + 2
     assert not judge(duck, "expect_column_max_to_be_between", name, column="b", max_value=2**53 + 1).passed
