@@ -24,9 +24,8 @@ def engine(duck: duckdb.DuckDBPyConnection, tables: Tables) -> sa.Engine:
 
     It knows the columns of `tables`, and of no other. `dispose()` lets go of `duck`.
     """
-    made = sa.create_engine(
-        "databrokkr_duckdb://", creator=lambda: BorrowedConnection(duck), poolclass=sa.pool.StaticPool
-    )
+    lent = BorrowedConnection(duck)
+    made = sa.create_engine("databrokkr_duckdb://", creator=lambda: lent, poolclass=sa.pool.StaticPool)
     assert isinstance(made.dialect, DuckdbDialect)
     made.dialect.tables = tables
     return made
@@ -99,6 +98,23 @@ class LiteralCompiler(PGCompiler):
         kwargs["literal_binds"] = True
         return super().visit_bindparam(bindparam, *args, **kwargs)  # type: ignore[no-untyped-call]
 
+    def visit_textclause(self, textclause: Any, *args: Any, **kwargs: Any) -> Any:
+        """An author's query as it was written: its colons name no values to bind."""
+        as_written = sa.text(textclause.text.replace(":", "\\:"))
+        return super().visit_textclause(as_written, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def visit_mul_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
+        return f"{self._factor(binary.left, kwargs)} * {self._factor(binary.right, kwargs)}"
+
+    def visit_sub_binary(self, binary: Any, operator: Any, **kwargs: Any) -> str:
+        return f"{self._factor(binary.left, kwargs)} - {self._factor(binary.right, kwargs)}"
+
+    def _factor(self, side: Any, kwargs: Mapping[str, Any]) -> str:
+        """Great Expectations asks for floating point by `1.0 * column`; a DECIMAL there overflows on a HUGEINT."""
+        if isinstance(side, sa.BindParameter) and isinstance(side.value, float):
+            return f"CAST({side.value!r} AS DOUBLE)"
+        return str(self.process(side, **kwargs))
+
 
 class TypeNames(PGTypeCompiler):
     """DuckDB's FLOAT has 4 bytes, where Great Expectations means 8."""
@@ -115,7 +131,11 @@ class Preparer(PGIdentifierPreparer):
 
 
 class FloatLiteral(sa.Float[float]):
-    """A Python float as SQL text."""
+    """A Python float to compare with.
+
+    An integer is written as one and 0.1 as DuckDB's DECIMAL, so that it equals the 0.1 of a REAL and of a DECIMAL
+    column, and a BIGINT near 2**53 is not rounded to be compared, as a DOUBLE would have it.
+    """
 
     def literal_processor(self, dialect: sa.Dialect) -> Any:
         return _float_text
@@ -124,9 +144,10 @@ class FloatLiteral(sa.Float[float]):
 def _float_text(value: float) -> str:
     if not math.isfinite(value):
         return f"'{value}'::DOUBLE"
-    # Great Expectations asks for floating point by `1.0 * column`, where DuckDB's 1.0 is a DECIMAL that
-    # overflows on a HUGEINT. Others stay DECIMAL: 0.1 then equals the 0.1 of a REAL and of a DECIMAL column.
-    return f"{value!r}::DOUBLE" if float(value).is_integer() else repr(float(value))
+    return str(int(value)) if value.is_integer() and abs(value) < _HUGEINT else repr(value)
+
+
+_HUGEINT = 2.0**127
 
 
 class ColumnType(sa.types.UserDefinedType[Any]):
@@ -174,9 +195,7 @@ class DuckdbDialect(PGDialect):
     def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **kw: Any) -> Any:
         return [{"name": name, "type": column_type(kind)()} for name, kind in self.tables[table_name]]
 
-    def get_pk_constraint(
-        self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
-    ) -> Any:
+    def get_pk_constraint(self, connection: Any, table_name: str, schema: str | None = None, **kw: Any) -> Any:
         return {"constrained_columns": [], "name": None}
 
 

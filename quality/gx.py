@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -57,9 +58,7 @@ _MORE_THAN_A_ROW = NOT_IN_SQL | {
 _ABSTRACT = "expect_multicolumn_values_to_be_unique"
 
 # Fields of every expectation that say how Great Expectations is to run it, which is not the author's to say.
-_HOW_TO_RUN = frozenset(
-    {"batch_id", "catch_exceptions", "id", "rendered_content", "result_format", "windows"}
-)
+_HOW_TO_RUN = frozenset({"batch_id", "catch_exceptions", "id", "rendered_content", "result_format", "windows"})
 
 _ROWS, _KEYED_ROWS = "rows", "keyed rows"  # our names for the table without its row id, and with it
 
@@ -202,9 +201,9 @@ def _build(expectation: Expectation, batch_id: str | None = None) -> Any:
         raise ParameterError(problems + _in_plain_words(error.errors())) from error
     except ParameterError as error:
         raise ParameterError(problems + error.problems) from error
-    if problems:
+    if problems := problems + _rounded(built, given):
         raise ParameterError(problems)
-    return _with_exact_integers(built, given)
+    return built
 
 
 def _cannot_run(name: str, parameters: Mapping[str, object]) -> str | None:
@@ -257,12 +256,17 @@ def _with_row_condition(given: Mapping[str, Any]) -> dict[str, Any]:
     return ready
 
 
-def _with_exact_integers(built: Any, given: Mapping[str, object]) -> Any:
-    """`built`, with each integer that its model made a float as it was given: 2**53 + 1 is no float."""
+def _rounded(built: Any, given: Mapping[str, object]) -> list[str]:
+    """The numbers that Great Expectations' models change, by making them floats: 2**53 + 1 is none."""
+    problems = []
     for name, value in given.items():
-        if isinstance(value, int) and isinstance(getattr(built, name), float):
-            setattr(built, name, value)
-    return built
+        read = getattr(built, name)
+        if isinstance(value, int | Decimal) and isinstance(read, float):
+            taken = Decimal(read) if isinstance(value, int) else Decimal(repr(read))
+            if taken != value:
+                what = f"{name}: Great Expectations would take {value} for {taken}"
+                problems.append(f"{what}; use unexpected_rows_expectation")
+    return problems
 
 
 def _in_plain_words(errors: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -310,6 +314,7 @@ class _Measurements:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.close()
+        self.engine.dialect_module = None  # it, too, holds the connection
 
     def _lend(self, name: str, columns: str) -> None:
         import sqlalchemy as sa

@@ -214,9 +214,10 @@ def wire(name: str, own: DuckDBPyType, *, adbc: bool = False) -> Wire:
     column, landed = quoted(name), lands(own)
     if own.id in ("list", "array") and landed != "json":
         child = _child(own)
-        if _is_binary(child, adbc):
+        if child.id not in ("decimal", "varchar") and _is_binary(child, adbc):
             return Wire(name, f"CAST({column} AS {_duck(lands(child))}[])", landed, landed)
-        return Wire(name, f"CAST({column} AS VARCHAR[])", "text[]", landed)
+        # DuckDB writes a list of text as varchar[], and would write a whole table as text for the sake of a text[].
+        return Wire(name, f"CAST({column} AS VARCHAR[])", "text[]" if adbc else "character varying[]", landed)
     if own.id in _NESTED:
         return Wire(name, f"CAST(to_json({column}) AS VARCHAR)", "text", landed)
     if _is_binary(own, adbc):
@@ -253,31 +254,31 @@ def _duck(landed: str) -> str:
     return {"bytea": "BLOB", "text": "VARCHAR"}.get(landed, landed.replace("numeric", "DECIMAL"))
 
 
-def lossless(staged: str, target: str) -> str | None:
-    """The condition, on a staged column `{0}`, of a value that the target's type would bend; `None` when it cannot.
+def bent(staged: str, target: str, column: str) -> str | None:
+    """The condition of a value in the staged `column` that the target's type would change; `None` when none can be.
 
     PostgreSQL rounds, cuts and shifts silently when it casts: 1.5 to an integer, 'abc' to varchar(2), a time with an
     offset to one without.
     """
-    if staged == target:
+    if staged == target or (staged, target) == ("character varying[]", "text[]"):
         return None
-    via = staged if staged not in ("text", "text[]") else _via(target)
-    if via is None:
-        return "{0}::" + target + " IS NULL AND {0} IS NOT NULL"
-    bent = "({0}::" + target + ")::" + via + " IS DISTINCT FROM {0}::" + via
-    finer = r" OR {0}::text ~ '\.\d{{6}}\d*[1-9]'" if staged == "text" and target.startswith(("time", "timestamp")) else ""
-    return f"{{0}} IS NOT NULL AND ({bent}{finer})"
+    cast, textual = f"CAST({column} AS {target})", staged in ("text", "text[]", "character varying[]")
+    via = _via(target) if textual else staged
+    conditions = [f"CAST({cast} AS {via}) IS DISTINCT FROM CAST({column} AS {via})" if via else f"{cast} IS NULL"]
+    if textual and target.startswith("time"):
+        conditions.append(rf"{column} ~ '\.\d{{6}}\d*[1-9]'")
+    return f"{column} IS NOT NULL AND ({' OR '.join(conditions)})"
 
 
 def _via(target: str) -> str | None:
-    """The type over which a text and its cast to `target` can be compared."""
+    """The type over which a text and its cast to `target` can be compared; `None` where the cast itself refuses."""
     if target.endswith("[]"):
         return None
     if target.startswith(("numeric", "smallint", "integer", "bigint")):
         return "numeric"
     if target == "date" or target.startswith("timestamp"):
         return "timestamptz"
-    return "text" if target.startswith(("character", "time")) else None
+    return "text" if target.startswith("character") else None
 
 
 def by_name(names: Sequence[str], wanted: str) -> str | None:
