@@ -27,6 +27,11 @@ OWN = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kills N`: how often tests/test_kill.py kills a run; the full figure is 50."""
+    parser.addoption("--kills", default=6, type=int, help="kills in tests/test_kill.py")
+
+
 def pytest_configure() -> None:
     """Clean the environment before test modules are imported: some libraries read it only then."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:

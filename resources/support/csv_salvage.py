@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from databrokkr_assets.core.ports import Reject
 from resources.support.csv_records import Fields, Record
 from resources.support.reject_spool import RejectSpool
+from resources.support.text_lines import repaired
 
 _ROWS_AT_ONCE = 20_000
 _CHARACTERS_AT_ONCE = 1 << 23
@@ -49,7 +50,7 @@ def _fitted(fields: Fields, width: int) -> Fields:
 def _reject(record: Record, width: int, name: str) -> Reject:
     rule = record.rule or "csv.columns"
     reason = record.problem or f"the line has {len(record.fields)} fields, not {width}"
-    return Reject(reason, rule, f"{name}:{record.line}", record.text)
+    return Reject(reason, rule, f"{name}:{record.line}", repaired(record.text))
 
 
 class _Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from databrokkr_assets.core.ports import Reject
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import Line, repaired
+from resources.support.text_lines import LIMIT, Line, repaired
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 LINE = "__databrokkr_line"
 """The field that a salvaged object has first: the number of its line."""
 
-LONG_NUMBER = "[0-9][0-9.]{15}"
+LONG_NUMBER = "[0-9][0-9.]{15}|[0-9][eE][+]?[0-9]{3}"
 """Finds the digits of a number that a double may not hold."""
 
 _LINES_AT_ONCE = 5_000
@@ -69,6 +70,8 @@ class JsonSalvage:
             yield self._reject(line, *found) if line.problem or line.text.strip() else None
 
     def _reject(self, line: Line, valid: bool, kind: str | None, twice: bool | None) -> Reject | None:
+        if not line.problem and len(line.text) * 4 > LIMIT and len(line.text.encode()) > LIMIT - 100:
+            line = line._replace(problem=f"longer than {LIMIT:,} bytes")
         if line.problem:
             rule = "json.length" if line.problem.startswith("longer") else "json.encoding"
             return self._named(line, rule, line.problem)
@@ -83,7 +86,7 @@ class JsonSalvage:
 
     def _numbered(self, line: Line) -> str:
         text = line.text.strip()
-        if self._exact and _has_long_number(text):
+        if self._exact and re.search(LONG_NUMBER, text):
             text = _with_exact_texts(text, self._exact)
         rest = text[1:].lstrip()
         return f'{{"{LINE}":{line.number}{"" if rest.startswith("}") else ","}{rest}\n'
@@ -108,19 +111,17 @@ def _why(text: str) -> str:
     return "not JSON: it has an escape that stands for no character"
 
 
-def _has_long_number(text: str) -> bool:
-    import re
-
-    return re.search(LONG_NUMBER, text) is not None
-
-
 class _Literal(str):
     """A number with a point or an exponent, as it was written."""
 
 
 def _with_exact_texts(text: str, exact: Collection[str]) -> str:
     found = json.loads(text, parse_float=_Literal)
-    return json.dumps({name: str(value) if name in exact else _plain(value) for name, value in found.items()})
+    return json.dumps({name: _exact(value) if name in exact else _plain(value) for name, value in found.items()})
+
+
+def _exact(value: Any) -> Any:
+    return str(value) if isinstance(value, _Literal) else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -273,7 +273,8 @@ def bent(staged: str, target: str, column: str) -> str | None:
 def _via(target: str) -> str | None:
     """The type over which a text and its cast to `target` can be compared; `None` where the cast itself refuses."""
     if target.endswith("[]"):
-        return None
+        via = _via(target[:-2])
+        return f"{via}[]" if via else None
     if target.startswith(("numeric", "smallint", "integer", "bigint")):
         return "numeric"
     if target == "date" or target.startswith("timestamp"):

@@ -83,7 +83,8 @@ def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
             "change",
         ),
         (
-            "sources:\n  a: {type: files, path: x}\nchecks:\n  c: {type: expect_column_to_exist, dataset: b, column: i}",
+            "sources:\n  a: {type: files, path: x}\nchecks:\n"
+            "  c: {type: expect_column_to_exist, dataset: b, column: i}",
             4,
             'there is no dataset "b" to check',
             "use one of: a",

@@ -1,4 +1,4 @@
-"""A load from query to publication: rows that cannot stay are set aside with a reason, and nothing is half published."""
+"""A load from query to publication: rows that cannot stay are set aside with a reason; nothing is half published."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ def test_a_failure_after_staging_leaves_nothing(job: Callable[..., Job], tmp_pat
 
 def test_values_that_do_not_fit_the_dataset_are_set_aside(job: Callable[..., Job]) -> None:
     load(job(), Query("SELECT 1::INTEGER AS id, 1.5::DECIMAL(4,1) AS money, DATE '2020-01-01' AS day"), Append())
-    wider = "SELECT * FROM (VALUES (2::DOUBLE, 2.5::DOUBLE, '2020-02-30'), (3.5, 1, '2020-03-01'), (4, 9, '2020-03-02')) t(ID, money, day)"
+    values = "(2::DOUBLE, 2.5::DOUBLE, '2020-02-30'), (3.5, 1, '2020-03-01'), (4, 9, '2020-03-02')"
+    wider = f"SELECT * FROM (VALUES {values}) t(ID, money, day)"
     outcome = load(job(), Query(wider), Append())
     assert (outcome.rows_out, outcome.quarantined) == (1, 2)
     assert [row[0] for row in table(job())] == [1, 4]

@@ -1,0 +1,308 @@
+"""Files of JSON lines as a DuckDB query.
+
+Two scans: the first finds the structure of every object, because DuckDB's own reader drops a field that first appears
+late, makes dates of texts, and doubles of whole numbers beyond 64 bits; the second reads with the columns it was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from databrokkr_assets.core.errors import DataError, Where
+from databrokkr_assets.core.names import literal, quoted
+from databrokkr_assets.core.ports import Reject, RelationRead
+from resources.support.csv_types import holds
+from resources.support.found_files import FoundFile
+from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
+from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
+from resources.support.reject_spool import RejectSpool
+from resources.support.text_lines import decoded, is_clean, is_utf8, lines, refuse_binary
+from resources.support.work_folder import WorkFolder
+
+_FILE = "__databrokkr_file"
+_SCALAR = {"list", "struct", "map", "array", "union"}
+_ROWS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class JsonOptions:
+    """How the author says the files are written; `columns` holds types as DuckDB prints them."""
+
+    encoding: str
+    packing: str | None
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads."""
+
+    file: FoundFile
+    plain: Path
+    path: Path
+    salvaged: SalvagedLines | None = None
+
+
+@dataclass
+class _Survey:
+    """What the first scan found in a file: its fields, those that may hold long numbers, lines that cannot stay."""
+
+    fields: dict[str, Structure] = field(default_factory=dict)
+    long: set[str] = field(default_factory=set)
+    broken: bool = False
+
+    def add(self, structure: Structure, keys: int, long: bool) -> None:
+        """Take in the objects of one structure, which have `keys` fields each."""
+        if not isinstance(structure, dict) or keys != len(structure):
+            self.broken = True  # no object, or one with a field twice
+            return
+        self.fields = dict(merged(self.fields, structure, top=True))  # type: ignore[arg-type]
+        if long:
+            self.long.update(name for name, below in structure.items() if has_numbers(below))
+
+
+class JsonLoad:
+    """The files of JSON lines of one load."""
+
+    def __init__(self, duck: duckdb.DuckDBPyConnection, options: JsonOptions, work: WorkFolder) -> None:
+        self._duck, self._options, self._work = duck, options, work
+        self._exact = {name for name, kind in options.columns.items() if kind.startswith("DECIMAL")}
+
+    def relation(self, files: Sequence[FoundFile]) -> RelationRead | None:
+        """The objects of the files as a query, in the order of the files; `None` when there is no object.
+
+        Raises DataError for a file that is no text, for fields whose names differ only by case, and when no line of all
+        the files is an object.
+        """
+        surveyed = [self._fitting(*pair) for pair in self._survey([self._part(file) for file in files])]
+        fields: dict[str, Structure] = {}
+        for _, survey in surveyed:
+            fields = dict(merged(fields, survey.fields, top=True))  # type: ignore[arg-type]
+        parts = [part for part, _ in surveyed]
+        rejects = list(chain.from_iterable(self._spools(part) for part in parts if part.salvaged))
+        fields.pop(LINE, None)
+        if not fields and not self._options.columns:
+            return _nothing(rejects)
+        _refuse_alike(fields, parts)
+        long = set().union(*(survey.long for _, survey in surveyed)) - {LINE, *self._options.columns}
+        types = self._exact_types(parts, fields, sorted(long & fields.keys()))
+        return RelationRead(self._query(parts, fields, types), rejects=lambda: chain.from_iterable(rejects))
+
+    # --- one file ---
+
+    def _part(self, file: FoundFile) -> JsonFile:
+        plain = self._work.plain(file, self._options.packing)
+        refuse_binary(plain, file.key, self._options.encoding)
+        part = JsonFile(file, plain, plain)
+        return part if is_utf8(self._options.encoding) else self._transcoded(part)
+
+    def _transcoded(self, part: JsonFile) -> JsonFile:
+        path = self._work.new(".jsonl")
+        clean = True
+        with self._work.writing(path) as out:
+            for text in decoded(part.plain, self._options.encoding):
+                clean = clean and is_clean(text)
+                out.write(text.encode("utf-8", "replace"))
+        return replace(part, path=path) if clean else self._salvage(part)
+
+    def _salvage(self, part: JsonFile) -> JsonFile:
+        into = self._work.new(".jsonl")
+        with self._work.writing(into) as out:
+            sorter = JsonSalvage(self._duck, part.file.key, self._exact)
+            salvaged = sorter.run(lines(part.plain, self._options.encoding), into, out)
+        return replace(part, path=into, salvaged=salvaged)
+
+    # --- the first scan ---
+
+    def _survey(self, parts: list[JsonFile]) -> list[tuple[JsonFile, _Survey]]:
+        """The files, those with broken lines salvaged, and what each holds."""
+        try:
+            surveys = self._scan(parts)
+        except duckdb.Error as error:
+            if parts[0].salvaged or isinstance(error, duckdb.OutOfMemoryException):
+                raise
+            if len(parts) > 1:  # halves: a few broken files among thousands are found in a few scans
+                middle = len(parts) // 2
+                return self._survey(parts[:middle]) + self._survey(parts[middle:])
+            return self._survey([self._salvage(parts[0])])
+        return list(zip(parts, surveys, strict=True))
+
+    def _scan(self, parts: list[JsonFile]) -> list[_Survey]:
+        found = {str(part.path): _Survey() for part in parts}
+        rows = self._duck.execute(f"""
+            SELECT {_FILE}, json_structure(json)::VARCHAR AS structure, len(json_keys(json)) AS keys,
+                bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
+            FROM read_json_objects({_list(parts)}, format='newline_delimited', filename={literal(_FILE)},
+                hive_partitioning=false)
+            GROUP BY ALL""")
+        while some := rows.fetchmany(_ROWS_AT_ONCE):
+            for path, structure, keys, long in some:
+                found[path].add(parsed(structure), keys, long)
+        return list(found.values())
+
+    def _fitting(self, part: JsonFile, survey: _Survey) -> tuple[JsonFile, _Survey]:
+        """The file salvaged where a line of it cannot stay, or a declared number is longer than DuckDB would read it."""
+        if part.salvaged:
+            return part, survey
+        if survey.broken or survey.long & self._exact or self._misfits(part):
+            return self._survey([self._salvage(part)])[0]
+        return part, survey
+
+    def _misfits(self, part: JsonFile) -> int:
+        if not any(True for _ in self._holds()):
+            return 0
+        row = self._duck.execute(f"SELECT count(*) FROM {self._declared([part])} WHERE NOT ({self._all_hold()})").fetchone()
+        return int(row[0]) if row else 0
+
+    def _all_hold(self) -> str:
+        return " AND ".join(f"({hold})" for _, hold in self._holds()) or "true"
+
+    def _holds(self) -> Iterator[tuple[str, str]]:
+        for name, kind in self._options.columns.items():
+            if kind != "VARCHAR":
+                shown = f"left({quoted(name)}::VARCHAR, 200)"
+                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', {shown}, '\" is not exactly a {kind}')"
+                yield misfit, _holds(name, kind)
+
+    def _declared(self, parts: list[JsonFile], *more: str) -> str:
+        """The declared columns as they are written."""
+        columns = [f"{literal(name)}: '{_written(kind)}'" for name, kind in self._options.columns.items()]
+        return _reader(parts, [*columns, *more])
+
+    # --- numbers that are too long ---
+
+    def _exact_types(self, parts: list[JsonFile], fields: Mapping[str, Structure], names: list[str]) -> dict[str, str]:
+        """The types of fields whose long numbers a BIGINT or DOUBLE would change."""
+        if not names:
+            return {}
+        columns = [f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names]
+        looks = (_nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names)
+        row = self._duck.execute(f"SELECT {', '.join(looks)} FROM {_reader(parts, columns)}").fetchone()
+        kinds = zip(names, row or (), strict=True)
+        return {name: kind for name, kind in kinds if kind}
+
+    # --- the second scan ---
+
+    def _query(self, parts: list[JsonFile], fields: Mapping[str, Structure], exact: Mapping[str, str]) -> str:
+        columns, values = [], []
+        for name in dict.fromkeys([*fields, *self._options.columns]):
+            read, kind = self._reading(name, fields, exact)
+            columns.append(f"{literal(name)}: {literal(read)}")
+            values.append(quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}")
+        where = f" WHERE {self._all_hold()}" if any(part.salvaged for part in parts) else ""
+        return f"SELECT {', '.join(values)} FROM {_reader(parts, columns)}{where}"
+
+    def _reading(self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]) -> tuple[str, str]:
+        """As which type a column is read, and what it then becomes."""
+        if kind := self._options.columns.get(name):
+            return _written(kind), kind
+        if name in exact:
+            return ("JSON" if _is_nested(fields[name]) else "VARCHAR"), exact[name]
+        return sql_type(fields[name], as_json="JSON"), sql_type(fields[name], as_json="VARCHAR")
+
+    # --- rejects ---
+
+    def _spools(self, part: JsonFile) -> Iterator[RejectSpool]:
+        assert part.salvaged
+        yield part.salvaged.rejects
+        if any(True for _ in self._holds()):
+            yield self._misfit_spool(part)
+
+    def _misfit_spool(self, part: JsonFile) -> RejectSpool:
+        """The lines whose values do not fit the declared types, with their texts out of the file itself."""
+        spool = RejectSpool(self._work.new(".rejects"))
+        reasons = ", ".join(f"CASE WHEN NOT ({hold}) THEN {misfit} END" for misfit, hold in self._holds())
+        found = self._duck.execute(
+            f"SELECT {LINE}, concat_ws('; ', {reasons}) FROM {self._declared([part], f'{LINE}: BIGINT')} "
+            f"WHERE NOT ({self._all_hold()}) ORDER BY 1"
+        )
+        texts = lines(part.plain, self._options.encoding)
+        while row := found.fetchone():
+            text = next(line.text for line in texts if line.number == row[0])
+            spool.add(Reject(row[1], "json.type", f"{part.file.key}:{row[0]}", text.removesuffix("\r")))
+        spool.close()
+        return spool
+
+
+def _list(parts: Iterable[JsonFile]) -> str:
+    return f"[{', '.join(literal(str(part.path)) for part in parts)}]"
+
+
+def _reader(parts: Iterable[JsonFile], columns: Iterable[str]) -> str:
+    return (
+        f"read_json({_list(parts)}, format='newline_delimited', records=true, columns={{{', '.join(columns)}}}, "
+        f"hive_partitioning=false)"
+    )
+
+
+def _is_nested(structure: Any) -> bool:
+    return isinstance(structure, dict | list) or structure == "JSON"
+
+
+def _written(kind: str) -> str:
+    """As what a declared column is read before it is cast: as text, or as JSON where the type has parts."""
+    return "JSON" if kind == "JSON" or duckdb.sqltype(kind).id in _SCALAR else "VARCHAR"
+
+
+def _holds(name: str, kind: str) -> str:
+    if _written(kind) == "VARCHAR":
+        return holds(quoted(name), kind)
+    return f"{quoted(name)} IS NULL OR TRY_CAST({quoted(name)} AS {kind}) IS NOT NULL"
+
+
+def _number_look(name: str) -> str:
+    """SQL: the type for a field of numbers where BIGINT or DOUBLE would change one, else NULL."""
+    column = quoted(name)
+    whole = f"regexp_full_match({column}, '-?[0-9]+')"
+    beyond = f"bool_or({whole} AND TRY_CAST({column} AS BIGINT) IS NULL)"
+    inexact = f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
+    infinite = f"bool_or(isinf(TRY_CAST({column} AS DOUBLE)) AND NOT contains(lower({column}), 'inf'))"
+    longest = f"max(length(ltrim({column}, '-'))) FILTER ({whole})"
+    return f"""CASE
+        WHEN {infinite} THEN 'VARCHAR'
+        WHEN bool_and({whole}) THEN CASE WHEN NOT {beyond} THEN 'BIGINT' WHEN {longest} <= 38 THEN 'DECIMAL(38,0)'
+            ELSE 'VARCHAR' END
+        WHEN {inexact} THEN 'VARCHAR' END"""
+
+
+def _nested_look(name: str, fields: Mapping[str, Structure]) -> str:
+    """SQL: VARCHAR for a nested field with a whole number that its BIGINT or DOUBLE would change, else NULL."""
+    text = f"{quoted(name)}::VARCHAR"
+    beyond = f"regexp_extract_all({text}, '-?[0-9]{{19,}}')"
+    found = f"len(list_filter({beyond}, lambda x: TRY_CAST(x AS BIGINT) IS NULL)) > 0"
+    if "DOUBLE" in sql_type(fields[name], as_json="JSON"):
+        found = f"({found} OR regexp_matches({text}, '(^|[\\[:,\\s])-?[0-9]{{16,}}([^0-9.eE]|$)'))"
+    return f"CASE WHEN bool_or({found}) THEN 'VARCHAR' END"
+
+
+def _refuse_alike(fields: Iterable[str], parts: Sequence[JsonFile]) -> None:
+    where = Where(Path(parts[0].file.key)) if len(parts) == 1 else None
+    seen: dict[str, str] = {}
+    for name in fields:
+        if not name:
+            raise DataError("an object has a field without a name", where=where, mend="name it in the file")
+        if name.casefold() in seen:
+            raise DataError(
+                f'the fields "{seen[name.casefold()]}" and "{name}" differ only by case',
+                where=where,
+                mend="rename one of them in the files; a table cannot have both",
+            )
+        seen[name.casefold()] = name
+
+
+def _nothing(rejects: list[RejectSpool]) -> None:
+    first = next(chain.from_iterable(rejects), None)
+    if first is None:
+        return
+    array = first.payload.lstrip().startswith("[")
+    raise DataError(
+        f"no line is a JSON object; the first one: {first.reason}",
+        where=first.position,
+        mend="write one object a line" + ("; this is an array: jq -c '.[]' takes it apart" if array else ""),
+    )

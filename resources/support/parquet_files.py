@@ -1,0 +1,87 @@
+"""Parquet files as a DuckDB query; types arrive exactly as the files have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from databrokkr_assets.core.errors import DataError, Where
+from databrokkr_assets.core.names import literal
+from databrokkr_assets.core.ports import RelationRead
+from resources.support.found_files import FoundFile
+from resources.support.work_folder import WorkFolder
+
+_WIDENS = (
+    ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
+    ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    ("FLOAT", "DOUBLE"),
+)
+
+
+def parquet_relation(
+    duck: duckdb.DuckDBPyConnection, files: Sequence[FoundFile], packing: str | None, work: WorkFolder
+) -> RelationRead:
+    """The rows of the files as a query, in the order of the files; a column that a file lacks is NULL there.
+
+    Raises DataError for a file that is not a whole Parquet file, and for a column whose types do not fit together.
+    """
+    paths = {file.key: work.plain(file, packing) for file in files}
+    schemas: dict[pa.Schema, str] = {}
+    for key, path in paths.items():
+        schemas.setdefault(_schema(path, key).remove_metadata(), key)
+    if len(schemas) > 1:
+        _refuse_mixtures({key: (_types(duck, paths[key]), schema) for schema, key in schemas.items()})
+    return RelationRead(f"SELECT * FROM {_reader(list(paths.values()), by_name=len(schemas) > 1)}")
+
+
+def _reader(paths: Sequence[Path], *, by_name: bool = False) -> str:
+    listed = ", ".join(literal(str(path)) for path in paths)
+    return f"read_parquet([{listed}], union_by_name={by_name}, hive_partitioning=false)"
+
+
+def _schema(path: Path, key: str) -> pa.Schema:
+    """The schema out of the footer, which a truncated file has lost."""
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"is not a whole Parquet file: {str(error).splitlines()[0]}",
+            where=Where(Path(key)),
+            mend="export it again or move it away; nothing was loaded",
+        ) from error
+
+
+def _types(duck: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+    return {row[0]: row[1] for row in duck.execute(f"DESCRIBE SELECT * FROM {_reader([path])}").fetchall()}
+
+
+def _refuse_mixtures(found: dict[str, tuple[dict[str, str], pa.Schema]]) -> None:
+    """DuckDB would make a DOUBLE of a BIGINT and a DOUBLE, and a text of anything else."""
+    seen: dict[str, tuple[str, str]] = {}
+    for key, (types, schema) in found.items():
+        for name, kind in types.items():
+            if name in schema.names and pa.types.is_null(schema.field(name).type):
+                continue  # all NULL: fits with every type
+            first, other = seen.setdefault(name.casefold(), (key, kind))
+            if not _fit(kind, other):
+                raise DataError(
+                    f'the column "{name}" is {kind} here, but {other} in {first}',
+                    where=Where(Path(key)),
+                    mend="write both with one type, or read them with two sources",
+                )
+
+
+def _fit(one: str, other: str) -> bool:
+    """Whether one type holds the values of both unchanged."""
+    if one == other or any(one in family and other in family for family in _WIDENS):
+        return True
+    decimals = [re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind) for kind in (one, other)]
+    if not all(decimals):
+        return False
+    digits = [(int(found[1]), int(found[2])) for found in decimals if found]
+    return max(p - s for p, s in digits) + max(s for _, s in digits) <= 38
