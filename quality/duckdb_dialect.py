@@ -98,6 +98,14 @@ class LiteralCompiler(PGCompiler):
         kwargs["literal_binds"] = True
         return super().visit_bindparam(bindparam, *args, **kwargs)  # type: ignore[no-untyped-call]
 
+    def render_literal_value(self, value: Any, type_: sa.types.TypeEngine[Any]) -> str:
+        """By what the value is. SQLAlchemy types a list by its first value, and would write [1, 2.5] as 1, 2."""
+        if isinstance(value, float):
+            return _float_text(value)
+        own = sa.literal(value).type
+        known = type_ if isinstance(own, sa.types.NullType) else own
+        return str(super().render_literal_value(value, known))  # type: ignore[no-untyped-call]
+
     def visit_textclause(self, textclause: Any, *args: Any, **kwargs: Any) -> Any:
         """An author's query as it was written: its colons name no values to bind."""
         as_written = sa.text(textclause.text.replace(":", "\\:"))
@@ -130,21 +138,15 @@ class Preparer(PGIdentifierPreparer):
         return True
 
 
-class FloatLiteral(sa.Float[float]):
-    """A Python float to compare with.
+def _float_text(value: float) -> str:
+    """A float to compare with.
 
     An integer is written as one and 0.1 as DuckDB's DECIMAL, so that it equals the 0.1 of a REAL and of a DECIMAL
     column, and a BIGINT near 2**53 is not rounded to be compared, as a DOUBLE would have it.
     """
-
-    def literal_processor(self, dialect: sa.Dialect) -> Any:
-        return _float_text
-
-
-def _float_text(value: float) -> str:
     if not math.isfinite(value):
         return f"'{value}'::DOUBLE"
-    return str(int(value)) if value.is_integer() and abs(value) < _HUGEINT else repr(value)
+    return str(int(value)) if value.is_integer() and abs(value) < _HUGEINT else repr(float(value))
 
 
 _HUGEINT = 2.0**127
@@ -181,7 +183,7 @@ class DuckdbDialect(PGDialect):
     statement_compiler = LiteralCompiler
     type_compiler_cls = TypeNames
     preparer = Preparer
-    colspecs = PGDialect.colspecs | {sa.Float: FloatLiteral}
+    _backslash_escapes = False  # a backslash is no more than that in DuckDB's strings
     tables: Tables
 
     @classmethod
@@ -189,8 +191,7 @@ class DuckdbDialect(PGDialect):
         return duckdb
 
     def initialize(self, connection: Any) -> None:
-        """Asks the connection nothing. A backslash is no more than that in DuckDB's strings."""
-        self._backslash_escapes = False
+        """Asks the connection nothing."""
 
     def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **kw: Any) -> Any:
         return [{"name": name, "type": column_type(kind)()} for name, kind in self.tables[table_name]]

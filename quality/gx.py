@@ -127,7 +127,7 @@ def validate(
     one expectation is that verdict's `error`, and `duck` stays usable. But DuckDB has no savepoints: an
     expectation that fails while rows are read (a cast in the view, say) aborts an open transaction, and with
     it the expectations that follow. So prefer to call this outside of one.
-    Raises duckdb.Error when the table or its row id is missing.
+    Raises duckdb.Error when the table or its row id is missing, or when `duck` is interrupted.
     """
     if not expectations:
         return []
@@ -216,7 +216,11 @@ def _cannot_run(name: str, parameters: Mapping[str, object]) -> str | None:
 
 def _text_problems(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the parameters in a language of their own, which pydantic does not read."""
-    problems = []
+    problems = [
+        f"{name} names a suite parameter, of which there are none here; write the value"
+        for name, value in given.items()
+        if isinstance(value, Mapping) and "$PARAMETER" in value
+    ]
     query = given.get("unexpected_rows_query")
     if isinstance(query, str) and "{batch}" not in query:
         problems.append("unexpected_rows_query does not read the rows to check; select from {batch}")
@@ -353,18 +357,27 @@ class _Measurements:
         return needs <= self.values.keys()
 
     def _resolve(self, ready: list[Any]) -> None:
+        error = self._try(ready)
+        if error is None:
+            return
+        if len(ready) == 1:
+            self._problems[ready[0].id] = _reason(error)
+            return
+        failed = {metric.id for metric in getattr(error, "failed_metrics", ready)}
+        for metric in ready:
+            if metric.id in failed:
+                self._resolve([metric])  # for a reason of its own
+        if others := [metric for metric in ready if metric.id not in failed]:
+            self._resolve(others)
+
+    def _try(self, ready: list[Any]) -> Exception | None:
         try:
             self.values.update(self.engine.resolve_metrics(ready, metrics=self.values))
         except Exception as error:
-            if len(ready) == 1:
-                self._problems[ready[0].id] = _reason(error)
-                return
-            failed = {metric.id for metric in getattr(error, "failed_metrics", ready)}
-            for metric in ready:
-                if metric.id in failed:
-                    self._resolve([metric])  # for a reason of its own
-            if others := [metric for metric in ready if metric.id not in failed]:
-                self._resolve(others)
+            if isinstance(cause := _cause(error), duckdb.InterruptException):
+                raise cause from None  # somebody wants all of this to stop
+            return error
+        return None
 
     def check(self, metrics: Iterable[Any]) -> None:
         """Raises NotMeasuredError when one of `metrics` could not be measured."""
@@ -437,6 +450,8 @@ def _judge(data: _Measurements, plan: _Plan) -> Verdict:
             runtime_configuration=_first_question(plan.check),
         )
         failing = _failing_rows(data, plan, outcome.result)
+    except duckdb.InterruptException:
+        raise
     except Exception as error:
         return _not_run(plan.expectation, error)
     return Verdict(
@@ -530,12 +545,17 @@ def _rows_by_query(data: _Measurements, plan: _Plan, count: int) -> _FailingRows
     return _FailingRows(count, sample, select)
 
 
-def _reason(error: BaseException) -> str:
-    """What DuckDB said, if DuckDB failed, without the statement; else what Great Expectations said."""
+def _cause(error: BaseException) -> BaseException:
+    """DuckDB's error, if DuckDB failed; else the error itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, duckdb.Error):
         cause = cause.__cause__ or cause.__context__
-    said = re.split(r"\n\nLINE |\n\tCandidate functions", str(cause or error), maxsplit=1)[0].strip()
+    return cause or error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, without the statement."""
+    said = re.split(r"\n\nLINE |\n\tCandidate functions", str(_cause(error)), maxsplit=1)[0].strip()
     return said or type(error).__name__
 
 

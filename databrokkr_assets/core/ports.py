@@ -57,11 +57,14 @@ class RelationRead:
 
     `query` is run once. Then `rejects()` is asked for the rows that could not be read, and `advance(scalar)` for where
     to resume; `scalar("max(x)")` evaluates an SQL aggregate over the staged rows, `None` keeps the old cursor.
+
+    When running `query` raises, `explain` gives the error in our words, `None` for one that is not the source's.
     """
 
     query: str
     advance: Callable[[Callable[[str], Any]], Cursor | None] = field(default=lambda scalar: None)
     rejects: Callable[[], Iterator[Reject]] = field(default=lambda: iter(()))
+    explain: Callable[[Exception], Exception | None] = field(default=lambda error: None)
 
 
 class Source(ABC):

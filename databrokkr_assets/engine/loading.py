@@ -37,10 +37,10 @@ def _rows(duck: DuckDBPyConnection, job: Job, source: Source, stream: Stream, af
     if isinstance(source, ReadsAsRelation):
         read = source.relation(duck, stream, after)
         if read is not None:
-            return Rows(read.query, read.rejects, read.advance)
+            return Rows(read.query, read.rejects, read.advance, read.explain)
     feed = _Feed(job, source.read(stream, after))
     duck.register(_FEED, feed.reader())
-    return Rows(f"SELECT * FROM {_FEED}", lambda: feed.rejects, lambda scalar: feed.cursor)
+    return Rows(f"SELECT * FROM {_FEED}", lambda: feed.rejects, lambda scalar: feed.cursor, lambda error: feed.error)
 
 
 class _Feed:
@@ -49,6 +49,7 @@ class _Feed:
     def __init__(self, job: Job, batches: Iterator[Batch]) -> None:
         self.cursor: Cursor | None = None
         self.rejects: list[Reject] = []
+        self.error: Exception | None = None
         self._job = job
         self._batches = batches
         self._rows = 0
@@ -64,8 +65,12 @@ class _Feed:
 
     def _records(self, first: Batch) -> Iterator[pa.RecordBatch]:
         yield self._noted(first)
-        for batch in self._batches:
-            yield self._noted(batch)
+        try:
+            for batch in self._batches:
+                yield self._noted(batch)
+        except Exception as error:
+            self.error = error  # DuckDB, which pulls the rows, would keep only its text.
+            raise
 
     def _noted(self, batch: Batch) -> pa.RecordBatch:
         self.cursor = batch.cursor if batch.cursor is not None else self.cursor

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
@@ -35,6 +36,7 @@ class Rows:
     query: str
     rejects: Callable[[], Iterable[Reject]] = lambda: ()
     advance: Callable[[Scalar], Cursor | None] = lambda scalar: None
+    explain: Callable[[Exception], Exception | None] = lambda error: None
     inputs: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -67,7 +69,7 @@ class Staging:
     def _run(self, rows: Rows) -> Outcome:
         quarantine.prepare(self.duck)
         with watched(self.job.listener, self.job.node, self.stage.store.url):
-            self.stage.write(rows.query, ordered=isinstance(self.how, Merge))
+            self._write(rows)
         quarantine.add(self.duck, rows.rejects())
         rejected = quarantine.count(self.duck)
         self.rows_in = self.stage.rows + rejected
@@ -81,6 +83,15 @@ class Staging:
             return self._outcome(self.before, published=False, facts=rows.facts)
         after = publish(self.job.dataset, self.before, self.stage, self.how, self._record(cursor, rows.inputs))
         return self._outcome(after, published=True, facts=rows.facts)
+
+    def _write(self, rows: Rows) -> None:
+        try:
+            self.stage.write(rows.query, ordered=isinstance(self.how, Merge))
+        except duckdb.Error as error:
+            ours = rows.explain(error)
+            if ours is None:
+                raise
+            raise ours from error
 
     def _view(self) -> None:
         self.duck.execute(f"CREATE OR REPLACE TEMP VIEW {STAGED} AS {self.stage.query(row_id=ROW_ID)}")

@@ -1,29 +1,32 @@
 """PostgreSQL: reads tables and queries as one stream from one snapshot, and writes tables exactly once.
 
-Reading. The server runs one `COPY (SELECT …) TO STDOUT (FORMAT binary)` in a repeatable-read transaction, and DuckDB's scanner
-takes the rows as they come: bounded memory for any table, analyzed or not, and nothing of it passes through Python.
-Splitting a table into page ranges, the scanner's own way, was no faster on two cores, and can neither guard values nor use
-an index.
+Reading. The server runs one `COPY (SELECT …) TO STDOUT (FORMAT binary)` in a repeatable-read transaction, and DuckDB's
+scanner takes the rows as they come: bounded memory for any table, analyzed or not, and no row passes through Python.
+Splitting a table into page ranges, the scanner's own way, is hardly faster on two cores, and can neither guard values nor
+use an index.
 
-Writing. Rows are staged in an unlogged table beside the target, outside of any long transaction. `commit` then applies them and
-writes the ledger in one transaction.
+Writing. Rows are staged in an unlogged table beside the target, outside of any long transaction. `commit` then applies
+them and writes the ledger in one transaction.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+import duckdb
+from pydantic import Field, SecretStr, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
 from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.core.plugins import missing_extra
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
@@ -39,18 +42,593 @@ from databrokkr_assets.core.ports import (
     Target,
     WritesRelation,
 )
-from databrokkr_assets.core.settings import Names
+from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger
+from resources.support import ledger, pgtable
+from resources.support.columns import arrow_schema, batches, own_columns
 from resources.support.cursor import Incremental
-from resources.support.libpq import EXTRA, Server
-from resources.support.pgtypes import Column, Wire, bad_value, bent, by_name, wire
-from resources.support.tables import TableName, table_name
+from resources.support.libpq import EXTRA, Server, driver
+from resources.support.pgtypes import Column, Wire, bad_value, wire
+from resources.support.tables import TableName, table_name, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from duckdb import DuckDBPyConnection
     from psycopg import Connection
 
-Session = "Connection[tuple[Any, ...]]"
+    Session = Connection[tuple[Any, ...]]
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+class PostgresConnection(ConnectionSettings):
+    """A PostgreSQL database: `url`, or `host`, `database` and `user`."""
+
+    # A mistake is shown with what was given; here that would be the password.
+    model_config = Settings.model_config | {"hide_input_in_errors": True}
+
+    type: Literal["postgres"]
+    url: SecretStr | None = None
+    """`postgresql://user:password@host:port/database`, with libpq's parameters behind a `?`."""
+    host: str | None = None
+    port: int = Field(default=5432, ge=1, le=65535)
+    database: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    sslmode: SslMode | None = None
+    """libpq's own word; `verify-full` where the network is not trusted."""
+    connect_timeout: int = Field(default=10, ge=1)
+    """Seconds until a try to connect is given up."""
+    retries: int = Field(default=3, ge=1)
+    """How often connecting is tried before the server counts as unavailable; three tries take about two seconds."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PostgresConnection:
+        apart = [
+            name for name in ("host", "database", "user", "password", "sslmode") if getattr(self, name) is not None
+        ]
+        if self.url is None and not {"host", "database", "user"} <= set(apart):
+            raise ValueError("give `url`, or `host`, `database` and `user`")
+        if self.url is not None:
+            if apart:
+                raise ValueError(f"give `url` or `{apart[0]}`, not both")
+            if not self.url.get_secret_value().startswith(("postgresql://", "postgres://")):
+                raise ValueError("`url` must begin with postgresql://")
+        return self
+
+    def server(self, name: str) -> Server:
+        """The database, called `name` in errors. Raises SpecError for a `url` that libpq cannot read."""
+        return Server(name, self._parameters(name) | {"connect_timeout": str(self.connect_timeout)}, self.retries)
+
+    def uri(self) -> str:
+        """Where the database is, without user and secrets."""
+        if self.url is None:
+            return f"postgres://{self.host}:{self.port}/{self.database}"
+        parts = urlsplit(self.url.get_secret_value())
+        return f"postgres://{parts.netloc.rpartition('@')[2] or 'localhost'}{parts.path}"
+
+    def _parameters(self, name: str) -> dict[str, str]:
+        if self.url is None:
+            given = {
+                "host": self.host,
+                "port": str(self.port),
+                "dbname": self.database,
+                "user": self.user,
+                "password": self.password.get_secret_value() if self.password else None,
+                "sslmode": self.sslmode,
+            }
+            return {key: value for key, value in given.items() if value is not None}
+        psycopg = driver()
+        try:
+            return {
+                key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(self.url.get_secret_value()).items()
+            }
+        except psycopg.ProgrammingError:
+            # The driver's own words quote the part that it could not read, which may be the password.
+            raise SpecError(
+                f"the `url` of the connection {name} is no PostgreSQL URL",
+                mend="write postgresql://user:password@host:port/database, with special characters percent-encoded",
+                where=f"connection {name}",
+            ) from None
+
+
+def _connected(connection: ConnectionSettings | None) -> PostgresConnection:
+    if not isinstance(connection, PostgresConnection):
+        raise SpecError("the connection is not of type postgres", mend="name a connection with `type: postgres`")
+    return connection
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class PostgresSourceSettings(SourceSettings):
+    """Reads a table, a view or the rows of a query."""
+
+    type: Literal["postgres"]
+    connection: str
+    """The name of a connection of type postgres."""
+    table: str | None = None
+    """`table` or `schema.table`; without a schema it is in `public`."""
+    schema_: str | None = Field(default=None, alias="schema")
+    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
+    query: str | None = None
+    """SQL to read the rows of, in place of a table."""
+    columns: Names = ()
+    """The columns to read; without it all of them."""
+    cursor: str | None = None
+    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL) are
+    read by the first load only."""
+    as_text: Names = ()
+    """Columns to read as PostgreSQL prints them, for values that no other type holds, such as a numeric NaN."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> PostgresSourceSettings:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        if self.query is not None and self.schema_ is not None:
+            raise ValueError("`schema` belongs to `table`; name the schema within the `query`")
+        self.name()
+        return self
+
+    def name(self) -> TableName | None:
+        """The table; `None` for a query."""
+        return table_name(self.table, self.schema_, "public") if self.table is not None else None
+
+    def default_disposition(self) -> Disposition:
+        """`Append` with a cursor, else `Replace`."""
+        return Append() if self.cursor else Replace()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSource:
+        """A reader of the table or query."""
+        return PostgresSource(self, _connected(connection).server(self.connection))
+
+    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
+        """The tables that are read; for a query those that it names."""
+        name = self.name()
+        names = [name] if name else tables_of(self.query or "", "postgres", "public")
+        uri = _connected(connection).uri()
+        return tuple(Origin((self.connection, one.schema, one.table), "postgres", uri) for one in names)
+
+
+class PostgresSource(Source, ReadsAsRelation):
+    """Reads one table or query, all its rows in one snapshot."""
+
+    def __init__(self, settings: PostgresSourceSettings, server: Server) -> None:
+        self._settings = settings
+        self._server = server
+        self._name = settings.name()
+
+    def streams(self) -> Iterator[Stream]:
+        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
+
+        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
+        """
+        found, keys = self._described
+        yield Stream(self._told, arrow_schema((column.name, column.own) for column in found), keys)
+
+    def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
+        """The rows as a query over `duck`; `None` where DuckDB's extension for PostgreSQL is not installed.
+
+        The database stays attached until `duck` is closed.
+        """
+        remote = self._remote(after, adbc=False)
+        try:
+            alias = self._server.attach(duck, read_only=True)
+        except SpecError:
+            return None
+        query = self._local(f"postgres_query({literal(alias)}, {literal(remote)})", after)
+        if self._incremental is None:
+            return RelationRead(query, explain=self._explained)
+        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained)
+
+    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
+        """The rows through ADBC. Infinite dates and timestamps, which Arrow cannot hold, are DataErrors here."""
+        remote = self._remote(after, adbc=True)
+        with open_duck() as duck, self._adbc() as cursor:
+            cursor.execute(remote)
+            duck.register("databrokkr_adbc", cursor.fetch_record_batch())
+            yield from batches(duck, self._local("databrokkr_adbc", after), self._incremental, after)
+
+    @property
+    def _told(self) -> str:
+        return str(self._name) if self._name else "query"
+
+    @property
+    def _from(self) -> str:
+        # The line break ends a comment that the author's query may end with.
+        return (
+            self._name.sql
+            if self._name
+            else f"({(self._settings.query or '').rstrip().rstrip(';')}\n) AS databrokkr_query"
+        )
+
+    def _remote(self, after: Cursor | None, *, adbc: bool) -> str:
+        """What the server is asked for."""
+        found, _ = self._described
+        asked = ", ".join(column.server(index, adbc=adbc) for index, column in enumerate(found))
+        value = self._incremental.resumes_at(after) if self._incremental else None
+        if value is None:
+            return f"SELECT {asked} FROM {self._from}"
+        cursor = next(column for column in found if column.name == self._settings.cursor)
+        return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}"
+
+    def _local(self, feed: str, after: Cursor | None) -> str:
+        """What DuckDB makes of what comes."""
+        query = f"SELECT {', '.join(column.local() for column in self._described[0])} FROM {feed}"
+        return self._incremental.fresh(query, after) if self._incremental else query
+
+    @cached_property
+    def _incremental(self) -> Incremental | None:
+        found, keys = self._described
+        how = self._settings.how
+        for column in found:
+            if column.name == self._settings.cursor:
+                if not column.resumable:
+                    raise self._spec_error(
+                        f'"{column.name}" cannot be a cursor: it arrives as text, which sorts otherwise than its values',
+                        "choose another column, or cast it in a `query`, e.g. to numeric(38,0) or timestamptz",
+                    )
+                names = tuple(one.name for one in found)
+                merging = isinstance(how, Merge)
+                sort = isinstance(how, Merge) and set(how.keys) != set(keys)
+                return Incremental(column.name, column.own, names, merging, sort)
+        return None
+
+    @cached_property
+    def _described(self) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+        """The columns that are read, and the primary key where there is one and it is among them."""
+        with self._server.session() as session:
+            found = self._columns(session)
+            keys = self._primary_key(session)
+        chosen = self._chosen(found)
+        return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
+
+    def _columns(self, session: Session) -> list[Column]:
+        errors = driver().errors
+        try:
+            # No row is asked for, but names and grants are checked, and domains give their base types.
+            cursor = session.execute(f"SELECT * FROM {self._from} LIMIT 0")
+        except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+            raise self._no_table(session, str(error)) from error
+        except errors.InsufficientPrivilege as error:
+            grant = f"GRANT SELECT ON {self._name.sql if self._name else '…'} TO {quoted(session.info.user)}"
+            raise AccessError(str(error), mend=f"as its owner: {grant}", where=self._told) from error
+        assert cursor.description is not None and cursor.pgresult is not None
+        as_text = self._settings.as_text
+        return [
+            Column(found.name, found.type_code, cursor.pgresult.fmod(index), found.name in as_text)
+            for index, found in enumerate(cursor.description)
+        ]
+
+    def _no_table(self, session: Session, message: str) -> SpecError:
+        missing = re.search(r'"([^"]+)" does not exist', message)
+        word = self._told if self._name else (missing[1] if missing else "")
+        tables = pgtable.known_tables(session)
+        near = difflib.get_close_matches(word, tables, n=20, cutoff=0.3) or tables[:20]
+        return self._spec_error(f'there is no table "{word}"', did_you_mean(word, near))
+
+    def _primary_key(self, session: Session) -> tuple[str, ...]:
+        if self._name is None:
+            return ()
+        rows = session.execute(
+            "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey) "
+            "WHERE indisprimary AND indrelid = to_regclass(%s) ORDER BY array_position(indkey::int2[], attnum)",
+            (self._name.sql,),
+        )
+        return tuple(name for (name,) in rows.fetchall())
+
+    def _chosen(self, found: Sequence[Column]) -> tuple[Column, ...]:
+        names = [column.name for column in found]
+        wanted = self._settings.columns or tuple(names)
+        for word in (*wanted, *self._settings.as_text):
+            if word not in names:
+                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
+        if self._settings.cursor is not None and self._settings.cursor not in wanted:
+            raise self._spec_error(
+                f'the cursor "{self._settings.cursor}" is not read', did_you_mean(self._settings.cursor, wanted)
+            )
+        if not wanted:
+            raise self._spec_error("it has no columns", "read a table that has some")
+        folded = [name.casefold() for name in wanted]
+        doubles = [name for name in wanted if folded.count(name.casefold()) > 1]
+        if doubles:
+            raise self._spec_error(
+                f"the columns {columns(doubles)} have one name but for its case", "rename them in a `query`"
+            )
+        return tuple(found[names.index(name)] for name in wanted)
+
+    def _explained(self, error: Exception) -> DatabrokkrError | None:
+        """Our error for one that came up while the rows did; `None` for one that has nothing to do with the server."""
+        bad, text = bad_value(error), str(error)
+        if bad is not None:
+            column = self._described[0][bad[0]]
+            return DataError(
+                f'the column "{column.name}" holds {bad[1]}, which {column.own} cannot hold',
+                mend=f"mend the rows, or read the column as text with `as_text: [{column.name}]`",
+                where=self._told,
+            )
+        if "Malformed JSON" in text:
+            mend = "read the column as text with `as_text`"
+            return DataError(self._server.scrubbed(text), mend=mend, where=self._told)
+        ours = self._server.explained(error)
+        if ours is not None:
+            return ours
+        if "Failed to prepare" in text:
+            return self._spec_error(
+                self._server.scrubbed(text), "correct the query; the table may have changed meanwhile"
+            )
+        if "COPY" in text or "postgres" in text.casefold() or "libpq" in text:
+            return DataError(
+                self._server.scrubbed(text), mend="see the message; it comes from PostgreSQL", where=self._told
+            )
+        return None
+
+    def _spec_error(self, what: str, mend: str) -> SpecError:
+        return SpecError(what, mend=mend, where=self._told)
+
+    @contextmanager
+    def _adbc(self) -> Iterator[Any]:
+        with _adbc(self._server) as connection:
+            try:
+                with connection.cursor() as cursor:
+                    yield cursor
+            except DatabrokkrError:
+                raise
+            except Exception as error:
+                raise self._explained(error) or error from error
+
+
+@contextmanager
+def _adbc(server: Server) -> Iterator[Any]:
+    """An ADBC connection in autocommit mode."""
+    try:
+        from adbc_driver_postgresql import dbapi
+    except ImportError as error:
+        raise missing_extra(EXTRA, "the connector postgres") from error
+    with server.session():
+        pass  # Tries again, and fails in words that tell apart a wrong password and a server that is down.
+    with dbapi.connect(server.uri(), autocommit=True) as connection:
+        yield connection
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+class PostgresSinkSettings(SinkSettings):
+    """Writes a table, exactly once."""
+
+    type: Literal["postgres"]
+    connection: str
+    """The name of a connection of type postgres."""
+    table: str
+    """`table` or `schema.table`; without a schema it is in `public`."""
+    schema_: str | None = Field(default=None, alias="schema")
+    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
+    create: bool = True
+    """Whether the table, and columns that it lacks, are created."""
+
+    @model_validator(mode="after")
+    def _readable_name(self) -> PostgresSinkSettings:
+        self.name()
+        return self
+
+    def name(self) -> TableName:
+        """The table."""
+        return table_name(self.table, self.schema_, "public")
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSink:
+        """A writer to the table."""
+        return PostgresSink(self.name(), self.create, _connected(connection).server(self.connection))
+
+    def origin(self, connection: ConnectionSettings | None) -> Origin:
+        """The table."""
+        name = self.name()
+        return Origin((self.connection, name.schema, name.table), "postgres", _connected(connection).uri())
+
+
+class PostgresSink(Sink):
+    """Writes one table, with its ledger and its staging tables in the same schema."""
+
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
+    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+
+    def __init__(self, table: TableName, create: bool, server: Server) -> None:
+        self.table = table
+        self.create = create
+        self.server = server
+        self.ledger = TableName(table.schema, ledger.TABLE)
+
+    def last_load(self, target: Target) -> LoadMark | None:
+        """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
+        with self.server.session() as session:
+            if not pgtable.existing(session, self.ledger):
+                return None
+            return ledger.mark(session.execute(ledger.select(self.ledger.sql, target.node)).fetchone())
+
+    @contextmanager
+    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[PostgresLoad]:
+        """Open a load; leaving it drops its staging table."""
+        pgtable.require_keys(how, target.schema.names, self.table)
+        self._prepare(target)
+        opened = PostgresLoad(self, target, how, load)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def _prepare(self, target: Target) -> None:
+        """Refuse early what cannot be written, make the ledger, and sweep what loads that died have left."""
+        with self.server.session() as session:
+            schema = session.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.table.schema,)).fetchone()
+            if schema is None:
+                mend = f"create it: CREATE SCHEMA {quoted(self.table.schema)}"
+                raise SpecError(f'there is no schema "{self.table.schema}"', mend=mend, where=str(self.table))
+            if not self.create and not pgtable.existing(session, self.table):
+                near = did_you_mean(str(self.table), pgtable.known_tables(session)[:20])
+                mend = f"create it, or set `create: true`; {near}"
+                raise SpecError(f"there is no table {self.table}", mend=mend, where=str(self.table))
+            with session.transaction():
+                pgtable.lock_for(session, str(self.ledger))
+                session.execute(f"CREATE TABLE IF NOT EXISTS {self.ledger.sql} ({ledger.COLUMNS})")
+            for stage in pgtable.leftovers(session, self.table.schema, pgtable.stage_like(target.node)):
+                self.drop(session, stage)
+
+    def drop(self, session: Session, stage: TableName) -> None:
+        """Drop a staging table, unless a load that is still at work holds it."""
+        session.execute("SET lock_timeout = '2s'")
+        with suppress(driver().errors.LockNotAvailable):
+            session.execute(f"DROP TABLE IF EXISTS {stage.sql}")
+        session.execute("RESET lock_timeout")
+
+
+class PostgresLoad(Load, WritesRelation):
+    """One load: rows in a staging table, then one transaction."""
+
+    def __init__(self, sink: PostgresSink, target: Target, how: Disposition, load: LoadMark) -> None:
+        self._sink = sink
+        self._target = target
+        self._how = how
+        self._load = load
+        name = hashlib.md5(load.load_id.encode()).hexdigest()[:24]
+        self._stage = TableName(sink.table.schema, pgtable.stage_like(target.node) + name)
+        self._wires: list[Wire] = []
+        self._staged = 0
+
+    def write(self, records: pa.RecordBatch) -> None:
+        """Stage rows through ADBC. Raises DataError, AccessError or Unavailable."""
+        own = own_columns(self._target.schema)
+        with duckdb.connect() as duck:
+            duck.register("databrokkr_records", records)
+            casts = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in own.items())
+            self._ingest(duck, f"SELECT {casts} FROM databrokkr_records")
+
+    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Stage the rows of `query` through DuckDB's scanner, or through ADBC where that is not installed.
+
+        Raises DataError, AccessError or Unavailable.
+        """
+        # Of rows with one key the last wins, so a merge must keep their order.
+        duck.execute(f"SET preserve_insertion_order = {str(isinstance(self._how, Merge)).lower()}")
+        try:
+            alias = self._sink.server.attach(duck, read_only=False, schema=self._stage.schema)
+        except SpecError:
+            self._ingest(duck, query)
+            return
+        try:
+            self._copy(duck, query, alias)
+        except duckdb.Error as error:
+            raise self._explained(error, duck, query) from error
+        finally:
+            duck.execute(f"DETACH {alias}")
+
+    def commit(self) -> Receipt:
+        """Apply the staged rows and write the ledger in one transaction.
+
+        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also when
+        another load came first. Should the server die while it commits, the next run finds in the ledger what happened.
+        """
+        sink, place = self._sink, f"{self._sink.server.place}/{self._sink.table}"
+        if not self._wires:
+            self._create([wire(name, own) for name, own in own_columns(self._target.schema).items()])
+        with sink.server.session() as session, session.transaction():
+            session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            pgtable.lock_for(session, str(sink.table))
+            session.execute("SET LOCAL lock_timeout = '60s'")
+            held = session.execute(ledger.select(sink.ledger.sql, self._target.node) + " FOR UPDATE").fetchone()
+            if ledger.already(ledger.mark(held), self._load, place):
+                return Receipt(0, place, already=True)
+            self._require_stage(session)
+            pairs = pgtable.fitted(session, sink.table, self._wires, create=sink.create)
+            pgtable.refuse_bent(session, sink.table, self._stage, pairs)
+            rows = pgtable.apply(session, sink.table, self._stage, pairs, self._how)
+            session.execute(ledger.upsert(sink.ledger.sql, self._target.node, self._load, rows))
+        return Receipt(rows, place)
+
+    def close(self) -> None:
+        """Drop the staging table; where that fails, the node's next load does."""
+        if self._wires:
+            with suppress(DatabrokkrError), self._sink.server.session() as session:
+                self._sink.drop(session, self._stage)
+
+    def _create(self, wires: list[Wire]) -> None:
+        if self._wires:
+            return
+        listed = ", ".join(f"{quoted(one.name)} {one.staged}" for one in wires)
+        with self._sink.server.session() as session:
+            session.execute(f"CREATE UNLOGGED TABLE {self._stage.sql} ({listed}) WITH (autovacuum_enabled = false)")
+        self._wires = wires
+
+    def _copy(self, duck: duckdb.DuckDBPyConnection, query: str, alias: str) -> None:
+        self._create(_wires(duck, query, adbc=False))
+        stage = f"{alias}.{self._stage.sql}"
+        row = duck.execute(
+            f"INSERT INTO {stage} ({columns([one.name for one in self._wires])}) "
+            f"SELECT {', '.join(one.cast for one in self._wires)} FROM ({query})"
+        ).fetchone()
+        self._staged += row[0] if row else 0
+
+    def _ingest(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
+        self._create(_wires(duck, query, adbc=True))
+        listed = ", ".join(f"{one.cast} AS {quoted(one.name)}" for one in self._wires)
+        try:
+            with _adbc(self._sink.server) as connection, connection.cursor() as cursor:
+                reader = duck.execute(f"SELECT {listed} FROM ({query})").to_arrow_reader(50_000)
+                names = {"db_schema_name": self._stage.schema}
+                self._staged += cursor.adbc_ingest(self._stage.table, reader, mode="append", **names)
+        except DatabrokkrError:
+            raise
+        except Exception as error:
+            raise self._explained(error, duck, query) from error
+
+    def _require_stage(self, session: Session) -> None:
+        """An unlogged table loses its rows when the server crashes, and a newer load sweeps it."""
+        found = None
+        if pgtable.existing(session, self._stage):
+            found = session.execute(f"SELECT count(*) FROM {self._stage.sql}").fetchone()
+        if found is None or found[0] != self._staged:
+            raise Unavailable(
+                f"{self._staged} rows were staged for {self._sink.table}, {found[0] if found else 0} of them are left",
+                mend="the server was restarted, or another load of this node has begun: run it again",
+                where=str(self._sink.table),
+            )
+
+    def _explained(self, error: Exception, duck: duckdb.DuckDBPyConnection, query: str) -> Exception:
+        server, text = self._sink.server, str(error)
+        ours = server.explained(error)
+        if ours is not None:
+            return ours
+        if "NULL-byte" in text or "invalid byte sequence" in text:
+            return DataError(
+                f"the column {_with_nul(duck, query)} holds a text with a NUL character, which PostgreSQL cannot hold",
+                mend="remove it in a transform: replace(column, chr(0), '')",
+                where=str(self._sink.table),
+            )
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "COPY" not in text:
+            return error
+        mend = "clean the values in a transform; the message names the column"
+        return DataError(server.scrubbed(text), mend=mend, where=str(self._sink.table))
+
+
+def _wires(duck: duckdb.DuckDBPyConnection, query: str, *, adbc: bool) -> list[Wire]:
+    rows = duck.sql(query)
+    return [wire(name, own, adbc=adbc) for name, own in zip(rows.columns, rows.types, strict=True)]
+
+
+def _with_nul(duck: duckdb.DuckDBPyConnection, query: str) -> str:
+    """The names of the columns that hold a NUL."""
+    names = duck.sql(query).columns
+    tests = ", ".join(f"bool_or(contains(CAST({quoted(name)} AS VARCHAR), chr(0)))" for name in names)
+    found = duck.execute(f"SELECT {tests} FROM ({query})").fetchone() or ()
+    return ", ".join(f'"{name}"' for name, bad in zip(names, found, strict=False) if bad)
+
+
+connector = Connector(
+    name="postgres",
+    summary="PostgreSQL: reads tables and queries, also only what is new, and writes tables exactly once.",
+    kind="postgres",
+    connection=PostgresConnection,
+    source=PostgresSourceSettings,
+    sink=PostgresSinkSettings,
+    extra=EXTRA,
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import duckdb
@@ -91,7 +91,9 @@ class CsvLoad:
             self._refuse_unknown(columns)
         parts, surveys = self._surveyed(parts)
         types = self._types(columns, surveys)
-        runs = (self._run_query(list(run), columns, types) for _, run in groupby(parts, key=lambda part: part.kin))
+        runs = (
+            self._run_query(list(run), columns, types) for _, run in groupby(parts, key=lambda part: part.kin)
+        )
         rejects = list(chain.from_iterable(self._spools(part) for part in parts if part.salvaged))
         return RelationRead(" UNION ALL ".join(runs), rejects=lambda: _all(rejects))
 
@@ -101,7 +103,7 @@ class CsvLoad:
         plain = self._work.plain(file, self._options.packing)
         refuse_binary(plain, file.key, self._options.encoding)
         dialect = self._dialect(file, plain)
-        head = next(self._records(plain, dialect, skip_header=False), None)
+        head = next(filter(_is_filled, self._records(plain, dialect)), None)
         if head is None:
             return None
         part = CsvFile(file, plain, plain, self._names(file, head), dialect)
@@ -117,19 +119,21 @@ class CsvLoad:
         """The delimiter that gives the first records the most fields of one number; a comma where none does."""
 
         def fields(delimiter: str) -> int:
-            found = self._records(plain, replace(dialect, delimiter=delimiter), skip_header=False)
-            widths = [len(record.fields) for record, _ in zip(found, range(50), strict=False)]
+            found = filter(_is_filled, self._records(plain, replace(dialect, delimiter=delimiter)))
+            widths = [len(record.fields) for record in islice(found, 50)]
             return widths[0] if widths and widths.count(widths[0]) * 2 > len(widths) else 1
 
         return max(_DELIMITERS, key=fields)
 
-    def _records(self, plain: Path, dialect: Dialect, *, skip_header: bool) -> Iterator[Record]:
-        found = records(lines(plain, self._options.encoding), dialect)
-        filled = (record for record in found if record.text or record.rule)
-        head = next(filled, None)
-        if head and not skip_header:
-            yield head
-        yield from found
+    def _records(self, plain: Path, dialect: Dialect) -> Iterator[Record]:
+        return records(lines(plain, self._options.encoding), dialect)
+
+    def _data(self, part: CsvFile) -> Iterator[Record]:
+        """The records of a file but its header."""
+        found = self._records(part.plain, part.dialect)
+        if self._options.header:
+            next(filter(_is_filled, found), None)
+        return found
 
     def _names(self, file: FoundFile, head: Record) -> tuple[str, ...]:
         if self._options.header:
@@ -147,8 +151,7 @@ class CsvLoad:
         return replace(part, path=path) if clean else self._salvage(part)
 
     def _salvage(self, part: CsvFile) -> CsvFile:
-        found = self._records(part.plain, part.dialect, skip_header=self._options.header)
-        salvaged = salvage(found, len(part.names), part.file.key, self._work.new(".parquet"))
+        salvaged = salvage(self._data(part), len(part.names), part.file.key, self._work.new(".parquet"))
         return replace(part, path=salvaged.path, salvaged=salvaged)
 
     # --- the first scan ---
@@ -187,8 +190,7 @@ class CsvLoad:
         """Whether DuckDB saw no row where there is one: it does so when it takes the wrong line end for the file's."""
         if survey.rows:
             return False
-        found = self._records(part.plain, part.dialect, skip_header=self._options.header)
-        return any(record.text or record.rule for record in found)
+        return any(map(_is_filled, self._data(part)))
 
     def _scan(self, kin: list[CsvFile], rows: str = "") -> list[_Survey]:
         names = [name.casefold() for name in kin[0].names]
@@ -215,7 +217,7 @@ class CsvLoad:
         for index, name in enumerate(part.names):
             kind = self._declared.get(name.casefold(), "VARCHAR")
             if kind != "VARCHAR":
-                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', left(c{index}, 200), '\" is not exactly a {kind}')"
+                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', left(c{index}, 200), '\" does not fit {kind} exactly')"
                 yield misfit, holds(f"c{index}", kind)
 
     # --- the second scan ---
@@ -278,6 +280,10 @@ class CsvLoad:
                     f'the column "{name}" is declared, but no file has it',
                     mend=did_you_mean(name, columns.values()),
                 )
+
+
+def _is_filled(record: Record) -> bool:
+    return bool(record.text or record.rule)
 
 
 def _list(kin: Iterable[CsvFile]) -> str:

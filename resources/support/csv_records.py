@@ -36,7 +36,7 @@ class Record(NamedTuple):
     problem: str = ""
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """A record that breaks the grammar."""
 
 
@@ -46,15 +46,16 @@ def records(lines: Iterator[Line], dialect: Dialect) -> Iterator[Record]:
     Of a record whose quotes do not match, only its first line is given up: the next line starts a record.
     """
     ahead = _Ahead(lines)
-    for number, text, problem in ahead:
-        text = text.removesuffix("\r")
-        if problem:
-            rule = "csv.length" if problem.startswith("longer") else "csv.encoding"
-            yield Record(number, text, [], rule, problem)
+    for line in ahead:
+        text = line.text.removesuffix("\r")
+        if line.problem:
+            rule = "csv.length" if line.problem.startswith("longer") else "csv.encoding"
+            yield Record(line.number, text, [], rule, line.problem)
         elif not dialect.quote or dialect.quote not in text:
-            yield Record(number, text, [_unquoted(field, dialect) for field in text.split(dialect.delimiter)])
+            fields = [_unquoted(field, dialect) for field in text.split(dialect.delimiter)]
+            yield Record(line.number, text, fields)
         else:
-            yield _quoted_record(number, text, ahead, dialect)
+            yield _quoted_record(line, ahead, dialect)
 
 
 class _Ahead:
@@ -78,29 +79,32 @@ def _unquoted(text: str, dialect: Dialect) -> str | None:
     return None if text in dialect.nulls else text
 
 
-def _quoted_record(number: int, text: str, ahead: _Ahead, dialect: Dialect) -> Record:
-    reader = _RecordReader(text, ahead, dialect)
+def _quoted_record(line: Line, ahead: _Ahead, dialect: Dialect) -> Record:
+    reader = _RecordReader(line, ahead, dialect)
     try:
         fields = reader.fields()
-    except _Broken as error:
-        ahead.put_back(reader.more)
-        return Record(number, text, [], "csv.quotes", str(error))
-    whole = "\n".join([reader.first, *(line.text for line in reader.more)])
-    return Record(number, whole.removesuffix("\r"), fields)
+    except _BrokenError as error:
+        ahead.put_back(reader.taken[1:])
+        return Record(line.number, line.text.removesuffix("\r"), [], "csv.quotes", str(error))
+    whole = line.end.join(taken.text for taken in reader.taken)
+    return Record(line.number, whole.removesuffix("\r"), fields)
 
 
 class _RecordReader:
     """Reads one record that has quotes, taking more lines while a quote is open."""
 
-    def __init__(self, text: str, ahead: _Ahead, dialect: Dialect) -> None:
-        self.first = self.text = text
-        self.more: list[Line] = []
+    def __init__(self, line: Line, ahead: _Ahead, dialect: Dialect) -> None:
+        self.taken = [line]
         self._ahead, self._dialect = ahead, dialect
-        self._stop = len(text)
         self._held = 0
+        self._start(line)
+
+    def _start(self, line: Line) -> None:
+        self._text, self._end = line.text, line.end
+        self._stop = len(line.text.removesuffix("\r"))
 
     def fields(self) -> Fields:
-        """The fields. Raises _Broken where a quote is not closed or is followed by anything but a delimiter."""
+        """The fields. Raises _BrokenError where a quote is not closed or is followed by anything but a delimiter."""
         fields: Fields = []
         at = 0
         while True:
@@ -113,47 +117,46 @@ class _RecordReader:
     def _field(self, at: int) -> tuple[str | None, int]:
         """The field that starts at `at`, and where it ends: at a delimiter or at the end of the record."""
         opening = self._past_spaces(at)
-        if self.text.startswith(self._dialect.quote, opening):
+        if self._text.startswith(self._dialect.quote, opening):
             return self._quoted(opening + 1)
-        end = self.text.find(self._dialect.delimiter, at, self._stop)
+        end = self._text.find(self._dialect.delimiter, at, self._stop)
         end = self._stop if end < 0 else end
-        return _unquoted(self.text[at:end], self._dialect), end
+        return _unquoted(self._text[at:end], self._dialect), end
 
     def _quoted(self, at: int) -> tuple[str | None, int]:
         quote, pieces = self._dialect.quote, []
         while True:
-            end = self.text.find(quote, at)
+            end = self._text.find(quote, at)
             if end < 0:
-                pieces.append(self.text[at:] + "\n")
+                pieces.append(self._text[at:] + self._end)
                 at = self._next_line()
-            elif self.text.startswith(quote, end + 1):
-                pieces.append(self.text[at : end + 1])
+            elif self._text.startswith(quote, end + 1):
+                pieces.append(self._text[at : end + 1])
                 at = end + 2
             else:
-                pieces.append(self.text[at:end])
+                pieces.append(self._text[at:end])
                 return self._null_or("".join(pieces)), self._closed(end + 1)
 
     def _null_or(self, value: str) -> str | None:
         return None if self._dialect.quoted_nulls and value in self._dialect.nulls else value
 
     def _closed(self, at: int) -> int:
-        self._stop = len(self.text.removesuffix("\r"))
         end = self._past_spaces(at)
-        if end < self._stop and self.text[end] != self._dialect.delimiter:
-            raise _Broken("a closing quote is followed by more text; a quote within a field is written twice")
+        if end < self._stop and self._text[end] != self._dialect.delimiter:
+            raise _BrokenError("a closing quote is followed by more text; a quote within a field is written twice")
         return end
 
     def _past_spaces(self, at: int) -> int:
-        while at < self._stop and self.text[at] == " " != self._dialect.delimiter:
+        while at < self._stop and self._text[at] == " " != self._dialect.delimiter:
             at += 1
         return at
 
     def _next_line(self) -> int:
-        self._held += len(self.text)
+        self._held += len(self._text)
         line = next(self._ahead, None)
         if line:
-            self.more.append(line)
+            self.taken.append(line)
         if line is None or line.problem or self._held > LIMIT:
-            raise _Broken("a quote is opened but never closed" + (f"; {line.problem}" if line and line.problem else ""))
-        self.text = line.text
+            raise _BrokenError("a quote is opened but never closed")
+        self._start(line)
         return 0

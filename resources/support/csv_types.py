@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-BOOLEAN, INTEGER, LONG_INTEGER, DECIMAL, EXPONENT, DATE, TIMESTAMP, TIMESTAMPTZ, TEXT = (1 << bit for bit in range(9))
+BOOLEAN, INTEGER, LONG_INTEGER, DECIMAL, EXPONENT, DATE, TIMESTAMP, TIMESTAMPTZ, TEXT = (
+    1 << bit for bit in range(9)
+)
 
 _CLOCK = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"

@@ -26,7 +26,7 @@ from resources.support.text_lines import decoded, is_clean, is_utf8, lines, refu
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
-_SCALAR = {"list", "struct", "map", "array", "union"}
+_NESTED = {"list", "struct", "map", "array", "union"}
 _ROWS_AT_ONCE = 10_000
 
 
@@ -80,7 +80,7 @@ class JsonLoad:
         Raises DataError for a file that is no text, for fields whose names differ only by case, and when no line of all
         the files is an object.
         """
-        surveyed = [self._fitting(*pair) for pair in self._survey([self._part(file) for file in files])]
+        surveyed = self._fitting(self._survey([self._part(file) for file in files]))
         fields: dict[str, Structure] = {}
         for _, survey in surveyed:
             fields = dict(merged(fields, survey.fields, top=True))  # type: ignore[arg-type]
@@ -125,11 +125,13 @@ class JsonLoad:
         try:
             surveys = self._scan(parts)
         except duckdb.Error as error:
-            if parts[0].salvaged or isinstance(error, duckdb.OutOfMemoryException):
+            if isinstance(error, duckdb.OutOfMemoryException):
                 raise
             if len(parts) > 1:  # halves: a few broken files among thousands are found in a few scans
                 middle = len(parts) // 2
                 return self._survey(parts[:middle]) + self._survey(parts[middle:])
+            if parts[0].salvaged:
+                raise
             return self._survey([self._salvage(parts[0])])
         return list(zip(parts, surveys, strict=True))
 
@@ -140,25 +142,26 @@ class JsonLoad:
                 bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
             FROM read_json_objects({_list(parts)}, format='newline_delimited', filename={literal(_FILE)},
                 hive_partitioning=false)
-            GROUP BY ALL""")
+            GROUP BY ALL ORDER BY count(*) DESC, structure""")
         while some := rows.fetchmany(_ROWS_AT_ONCE):
             for path, structure, keys, long in some:
                 found[path].add(parsed(structure), keys, long)
         return list(found.values())
 
-    def _fitting(self, part: JsonFile, survey: _Survey) -> tuple[JsonFile, _Survey]:
-        """The file salvaged where a line of it cannot stay, or a declared number is longer than DuckDB would read it."""
-        if part.salvaged:
-            return part, survey
-        if survey.broken or survey.long & self._exact or self._misfits(part):
-            return self._survey([self._salvage(part)])[0]
-        return part, survey
+    def _fitting(self, surveyed: list[tuple[JsonFile, _Survey]]) -> list[tuple[JsonFile, _Survey]]:
+        """The files, salvaged where a line cannot stay or a declared number is longer than DuckDB would read it."""
+        misfits = self._misfitting([part for part, _ in surveyed if not part.salvaged])
+        fitting = []
+        for part, survey in surveyed:
+            mend = survey.broken or survey.long & self._exact or str(part.path) in misfits
+            fitting += self._survey([self._salvage(part)]) if mend and not part.salvaged else [(part, survey)]
+        return fitting
 
-    def _misfits(self, part: JsonFile) -> int:
-        if not any(True for _ in self._holds()):
-            return 0
-        row = self._duck.execute(f"SELECT count(*) FROM {self._declared([part])} WHERE NOT ({self._all_hold()})").fetchone()
-        return int(row[0]) if row else 0
+    def _misfitting(self, parts: list[JsonFile]) -> set[str]:
+        if not parts or not any(True for _ in self._holds()):
+            return set()
+        rows = f"SELECT DISTINCT {_FILE} FROM {self._declared(parts)} WHERE NOT ({self._all_hold()})"
+        return {row[0] for row in self._duck.execute(rows).fetchall()}
 
     def _all_hold(self) -> str:
         return " AND ".join(f"({hold})" for _, hold in self._holds()) or "true"
@@ -167,7 +170,7 @@ class JsonLoad:
         for name, kind in self._options.columns.items():
             if kind != "VARCHAR":
                 shown = f"left({quoted(name)}::VARCHAR, 200)"
-                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', {shown}, '\" is not exactly a {kind}')"
+                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', {shown}, '\" does not fit {kind} exactly')"
                 yield misfit, _holds(name, kind)
 
     def _declared(self, parts: list[JsonFile], *more: str) -> str:
@@ -177,12 +180,18 @@ class JsonLoad:
 
     # --- numbers that are too long ---
 
-    def _exact_types(self, parts: list[JsonFile], fields: Mapping[str, Structure], names: list[str]) -> dict[str, str]:
+    def _exact_types(
+        self, parts: list[JsonFile], fields: Mapping[str, Structure], names: list[str]
+    ) -> dict[str, str]:
         """The types of fields whose long numbers a BIGINT or DOUBLE would change."""
         if not names:
             return {}
-        columns = [f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names]
-        looks = (_nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names)
+        columns = [
+            f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names
+        ]
+        looks = (
+            _nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names
+        )
         row = self._duck.execute(f"SELECT {', '.join(looks)} FROM {_reader(parts, columns)}").fetchone()
         kinds = zip(names, row or (), strict=True)
         return {name: kind for name, kind in kinds if kind}
@@ -194,11 +203,15 @@ class JsonLoad:
         for name in dict.fromkeys([*fields, *self._options.columns]):
             read, kind = self._reading(name, fields, exact)
             columns.append(f"{literal(name)}: {literal(read)}")
-            values.append(quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}")
+            values.append(
+                quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}"
+            )
         where = f" WHERE {self._all_hold()}" if any(part.salvaged for part in parts) else ""
         return f"SELECT {', '.join(values)} FROM {_reader(parts, columns)}{where}"
 
-    def _reading(self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]) -> tuple[str, str]:
+    def _reading(
+        self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]
+    ) -> tuple[str, str]:
         """As which type a column is read, and what it then becomes."""
         if kind := self._options.columns.get(name):
             return _written(kind), kind
@@ -237,7 +250,7 @@ def _list(parts: Iterable[JsonFile]) -> str:
 def _reader(parts: Iterable[JsonFile], columns: Iterable[str]) -> str:
     return (
         f"read_json({_list(parts)}, format='newline_delimited', records=true, columns={{{', '.join(columns)}}}, "
-        f"hive_partitioning=false)"
+        f"hive_partitioning=false, filename={literal(_FILE)})"
     )
 
 
@@ -247,7 +260,7 @@ def _is_nested(structure: Any) -> bool:
 
 def _written(kind: str) -> str:
     """As what a declared column is read before it is cast: as text, or as JSON where the type has parts."""
-    return "JSON" if kind == "JSON" or duckdb.sqltype(kind).id in _SCALAR else "VARCHAR"
+    return "JSON" if kind == "JSON" or duckdb.sqltype(kind).id in _NESTED else "VARCHAR"
 
 
 def _holds(name: str, kind: str) -> str:
@@ -261,7 +274,9 @@ def _number_look(name: str) -> str:
     column = quoted(name)
     whole = f"regexp_full_match({column}, '-?[0-9]+')"
     beyond = f"bool_or({whole} AND TRY_CAST({column} AS BIGINT) IS NULL)"
-    inexact = f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
+    inexact = (
+        f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
+    )
     infinite = f"bool_or(isinf(TRY_CAST({column} AS DOUBLE)) AND NOT contains(lower({column}), 'inf'))"
     longest = f"max(length(ltrim({column}, '-'))) FILTER ({whole})"
     return f"""CASE

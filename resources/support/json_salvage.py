@@ -25,6 +25,7 @@ LINE = "__databrokkr_line"
 LONG_NUMBER = "[0-9][0-9.]{15}|[0-9][eE][+]?[0-9]{3}"
 """Finds the digits of a number that a double may not hold."""
 
+_KINDS = {"ARRAY": "an array", "VARCHAR": "a text", "BOOLEAN": "a boolean", "NULL": "null"}
 _LINES_AT_ONCE = 5_000
 _CHARACTERS_AT_ONCE = 1 << 23
 
@@ -69,7 +70,7 @@ class JsonSalvage:
         for line, found in zip(lines, objects.fetchall(), strict=True):
             yield self._reject(line, *found) if line.problem or line.text.strip() else None
 
-    def _reject(self, line: Line, valid: bool, kind: str | None, twice: bool | None) -> Reject | None:
+    def _reject(self, line: Line, valid: bool, kind: str, twice: bool | None) -> Reject | None:
         if not line.problem and len(line.text) * 4 > LIMIT and len(line.text.encode()) > LIMIT - 100:
             line = line._replace(problem=f"longer than {LIMIT:,} bytes")
         if line.problem:
@@ -78,7 +79,7 @@ class JsonSalvage:
         if not valid:
             return self._named(line, "json.syntax", _why(line.text))
         if kind != "OBJECT":
-            return self._named(line, "json.object", f"the line is not an object but {str(kind).lower()}")
+            return self._named(line, "json.object", f"the line is no object but {_KINDS.get(kind, 'a number')}")
         return self._named(line, "json.duplicate", "the object has a field twice") if twice else None
 
     def _named(self, line: Line, rule: str, reason: str) -> Reject:
@@ -117,7 +118,9 @@ class _Literal(str):
 
 def _with_exact_texts(text: str, exact: Collection[str]) -> str:
     found = json.loads(text, parse_float=_Literal)
-    return json.dumps({name: _exact(value) if name in exact else _plain(value) for name, value in found.items()})
+    return json.dumps(
+        {name: _exact(value) if name in exact else _plain(value) for name, value in found.items()}
+    )
 
 
 def _exact(value: Any) -> Any:

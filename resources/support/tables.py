@@ -44,3 +44,21 @@ def table_name(table: str, schema: str | None, default: str) -> TableName:
 
 def _unquoted(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def tables_of(query: str, dialect: str, default: str) -> list[TableName]:
+    """The tables that a query names, each once; none when the query cannot be parsed."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        tree = sqlglot.parse_one(query, read=dialect)
+    except sqlglot.errors.SqlglotError:
+        return []
+    within = {cte.alias for cte in tree.find_all(exp.CTE)}
+    found = [
+        TableName(table.db or default, table.name)
+        for table in tree.find_all(exp.Table)
+        if table.name and (table.db or table.name not in within) and isinstance(table.this, exp.Identifier)
+    ]
+    return list(dict.fromkeys(found))

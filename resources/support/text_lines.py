@@ -42,11 +42,12 @@ _BOMS = {
 
 
 class Line(NamedTuple):
-    """One physical line without its end; `problem` tells what is wrong with its bytes or its length."""
+    """One physical line without its `end`; `problem` tells what is wrong with its bytes or its length."""
 
     number: int
     text: str
     problem: str | None
+    end: str
 
 
 def is_utf8(encoding: str) -> bool:
@@ -88,22 +89,26 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
     wrong = f"not valid {encoding}{_looks_like(path, encoding)}"
     end, number, rest, skipping = "", 0, "", False
     for text in decoded(path, encoding):
-        end = end or ("\r" if "\r" in text and "\n" not in text else "\n" if text else "")
-        if not end:
-            continue
+        end = end or _end_of_lines(text)
         clean = is_clean(text) and is_clean(rest)
-        *whole, rest = (rest + text).split(end)
+        *whole, rest = (rest + text).split(end or "\n")
         for line in whole:
             number += 1
             if not skipping:
-                yield Line(number, line, None if clean or is_clean(line) else wrong)
+                yield Line(number, line, None if clean or is_clean(line) else wrong, end)
             skipping = False
         if len(rest) > LIMIT:
             if not skipping:
-                yield Line(number + 1, rest[:LIMIT], f"longer than {LIMIT:,} characters")
+                yield Line(number + 1, rest[:LIMIT], f"longer than {LIMIT:,} characters", end)
             rest, skipping = "", True
     if rest and not skipping:
-        yield Line(number + 1, rest, None if is_clean(rest) else wrong)
+        yield Line(number + 1, rest, None if is_clean(rest) else wrong, end)
+
+
+def _end_of_lines(text: str) -> str:
+    """A carriage return alone ends the lines of old files; the first end tells."""
+    first = re.search("\r(?!\n)|\n", text)
+    return first[0] if first else ""
 
 
 def refuse_binary(path: Path, name: str, encoding: str) -> None:
@@ -146,7 +151,9 @@ def _looks_like(path: Path, encoding: str) -> str:
     if not is_utf8(encoding):
         guess = "utf-8" if _decodes(sample, "utf-8") else None
     else:  # an old Windows file, unless other letters of it are proper UTF-8
-        guess = "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
+        guess = (
+            "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
+        )
     return f"; the file looks like {guess}, so perhaps say `encoding: {guess}`" if guess else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -190,9 +191,8 @@ def verdicts() -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Verdict]]]:
 @pytest.fixture(scope="module")
 def frame() -> Any:
     with duckdb.connect() as connection:
-        return (
-            connection.execute(f"{DATA}; SELECT * EXCLUDE ({ROW_ID}) FROM numbered").df().astype({"k_or_null": float})
-        )
+        made = connection.execute(f"{DATA}; SELECT * EXCLUDE ({ROW_ID}) FROM numbered").df()
+    return made.astype({"k_or_null": float})  # else it has pandas' NA, which Great Expectations cannot compare
 
 
 def by_pandas(frame: Any, type: str, parameters: Mapping[str, Any]) -> Any:
@@ -385,6 +385,11 @@ def test_about_single_rows() -> None:
             ],
         ),
         (
+            "expect_column_values_to_be_in_set",
+            {"column": "v", "value_set": {"$PARAMETER": "allowed"}},
+            ["value_set names a suite parameter, of which there are none here; write the value"],
+        ),
+        (
             "unexpected_rows_expectation",
             {"unexpected_rows_query": "SELECT 1"},
             ["unexpected_rows_query does not read the rows to check; select from {batch}"],
@@ -433,6 +438,7 @@ def test_errors_are_verdicts_and_the_others_still_run(duck: duckdb.DuckDBPyConne
         Expectation("expect_column_values_to_match_regex", {"column": "i", "regex": "a"}),
         Expectation("expect_column_values_to_match_regex", {"column": "s", "regex": "("}),
         Expectation("expect_no_such_thing", {}),
+        Expectation("expect_column_median_to_be_between", {"column": "ts", "min_value": 0}),
         Expectation("expect_column_median_to_be_between", {"column": "missing", "min_value": 0}),
         Expectation("unexpected_rows_expectation", {"unexpected_rows_query": "SELECT nope FROM {batch} WHERE TRUE"}),
         Expectation("expect_column_max_to_be_between", {"column": "v", "max_value": 100}),
@@ -440,8 +446,8 @@ def test_errors_are_verdicts_and_the_others_still_run(duck: duckdb.DuckDBPyConne
     found = validate(duck, "numbered", asked, ROW_ID)
 
     assert [verdict.expectation for verdict in found] == asked
-    assert [bool(verdict.error) for verdict in found] == [False, *[True] * 8, False]
-    assert [verdict.passed for verdict in found] == [*[False] * 9, True]
+    assert [bool(verdict.error) for verdict in found] == [False, *[True] * 9, False]
+    assert [verdict.passed for verdict in found] == [*[False] * 10, True]
     assert found[0].unexpected == 19
     reasons = [verdict.error or "" for verdict in found]
     assert "missing" in reasons[1]
@@ -449,7 +455,8 @@ def test_errors_are_verdicts_and_the_others_still_run(duck: duckdb.DuckDBPyConne
     assert "VARCHAR" in reasons[3]
     assert "regexp_matches(INTEGER" in reasons[4]
     assert "missing )" in reasons[5]
-    assert 'Referenced column "nope" not found' in reasons[8]
+    assert "for +: 'datetime.datetime'" in reasons[7]
+    assert 'Referenced column "nope" not found' in reasons[9]
     assert not any("SELECT" in reason or "sqlalche.me" in reason for reason in reasons)
 
 
@@ -496,6 +503,26 @@ def test_a_missing_table_or_row_id_is_the_callers_error(duck: duckdb.DuckDBPyCon
     with pytest.raises(duckdb.BinderException, match="no_such_id"):
         validate(duck, "numbered", asked, "no_such_id")
     assert validate(duck, "nowhere", [], ROW_ID) == []
+
+
+def test_an_interrupt_stops_all(duck: duckdb.DuckDBPyConnection) -> None:
+    duck.execute(f"CREATE VIEW endless AS SELECT a.range AS {ROW_ID}, b.range AS b FROM range(10**9) a, range(10**9) b")
+    asked = [Expectation("expect_column_sum_to_be_between", {"column": "b", "min_value": n}) for n in range(3)]
+    stopped = threading.Event()
+
+    def interrupt() -> None:
+        while not stopped.wait(0.05):
+            duck.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(duckdb.InterruptException):
+            validate(duck, "endless", asked, ROW_ID)
+    finally:
+        stopped.set()
+        thread.join()
+    assert judge(duck, "expect_column_values_to_not_be_null", column="v").unexpected == 19
 
 
 def test_the_same_twice(duck: duckdb.DuckDBPyConnection) -> None:
@@ -553,7 +580,10 @@ def test_temporary_views_and_attached_databases(duck: duckdb.DuckDBPyConnection,
 
 
 def test_nothing_is_left_behind(
-    duck: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    duck: duckdb.DuckDBPyConnection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     everything = "SELECT 'table', table_name FROM duckdb_tables() UNION SELECT 'view', view_name FROM duckdb_views()"
@@ -563,7 +593,17 @@ def test_nothing_is_left_behind(
 
     assert set(duck.execute(everything).fetchall()) == before
     assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
     assert warnings.showwarning is show_warning
+
+
+def test_importing_great_expectations_leaves_warnings_alone() -> None:
+    code = (
+        "import logging, warnings; from quality import gx; show = warnings.showwarning; gx._import_quietly();"
+        "assert warnings.showwarning is show; logging.captureWarnings(True); assert warnings.showwarning is not show"
+    )
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 def test_the_connection_is_given_back(tmp_path: Path) -> None:
@@ -688,6 +728,25 @@ def test_a_tenth_is_a_tenth(duck: duckdb.DuckDBPyConnection, type: str) -> None:
     verdict = judge(duck, "expect_column_values_to_be_between", name, column="b", min_value=0.1, max_value=0.2)
     assert verdict.unexpected == count(duck, verdict.failing_rows) == 1
     assert judge(duck, "expect_column_values_to_be_in_set", name, column="b", value_set=[0.1, 0.3]).unexpected == 1
+
+
+@pytest.mark.parametrize("values", [[1, 2.5, float("nan")], [2.5, 1, float("nan")], [float("nan"), None, 2.5, 1]])
+def test_lists_of_mixed_numbers(duck: duckdb.DuckDBPyConnection, values: list[object]) -> None:
+    name = table(duck, "DOUBLE", "1", "2", "2.5", "'nan'", "NULL")
+
+    verdict = judge(duck, "expect_column_values_to_be_in_set", name, column="b", value_set=values)
+    assert verdict.sample == [2.0]
+    verdict = judge(duck, "expect_column_values_to_not_be_in_set", name, column="b", value_set=values)
+    assert verdict.unexpected == count(duck, verdict.failing_rows) == 3
+
+
+def test_lists_of_other_mixtures(duck: duckdb.DuckDBPyConnection) -> None:
+    name = table(duck, "VARCHAR", "'1'", "'a'", "'it''s \\ :b %'", "NULL")
+
+    verdict = judge(duck, "expect_column_values_to_be_in_set", name, column="b", value_set=["a", "it's \\ :b %", "1"])
+    assert (verdict.error, verdict.passed) == (None, True)
+    verdict = judge(duck, "expect_column_values_to_be_in_set", name, column="b", value_set=["a"])
+    assert verdict.sample == ["1", "it's \\ :b %"]
 
 
 def test_decimals(duck: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,429 @@
+"""Files on a disk: CSV, JSON lines and Parquet, read once each, and written so that nobody sees half a file."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, field_validator, model_validator
+
+from databrokkr_assets.core.disposition import Append, Disposition, Replace
+from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
+from databrokkr_assets.core.ports import (
+    Batch,
+    Cursor,
+    Delivery,
+    LoadMark,
+    ReadsAsRelation,
+    RelationRead,
+    Sink,
+    Source,
+    Stream,
+    Target,
+)
+from databrokkr_assets.core.settings import Names, SqlType
+from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from resources.base import Connector
+from resources.support import found_files
+from resources.support.found_files import FoundFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+    from resources.support.file_loads import Destination, FileLoad
+
+Format = Literal["csv", "jsonl", "parquet"]
+Packing = Literal["gzip", "zstd"]
+_ENDINGS = {"gzip": ".gz", "zstd": ".zst"}
+_ROWS_AT_ONCE = 10_000
+T = TypeVar("T")
+
+
+def _no_url(path: str) -> str:
+    if "://" in path:
+        raise ValueError(f"{path} is a URL; this connector reads and writes local files only")
+    return path
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What a sensor sees: the paths that are new or changed, and what it is to remember of them."""
+
+    paths: list[str]
+    cursor: Cursor
+
+
+class FilesSource(SourceSettings):
+    """Reads files: each once, and again when it has changed.
+
+    With `append`, the default, the rows of a changed file come again; use `merge` with `keys` where files are rewritten.
+    """
+
+    type: Literal["files"]
+    """The connector."""
+    path: str
+    """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it."""
+    format: Format | None = None
+    """`csv`, `jsonl` (one JSON object a line) or `parquet`; without it the file's extension tells."""
+    compression: Packing | None = None
+    """`gzip` or `zstd`; without it the extension tells: `.gz`, `.zst`."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """CSV: the character between two fields; without it, it is found out from the first lines."""
+    quote: str = Field(default='"', max_length=1)
+    """CSV: the character around a field that holds delimiters or line ends; empty for none."""
+    header: bool = True
+    """CSV: whether the first line names the columns. Without a header, `columns` does, in their order."""
+    encoding: str = "utf-8"
+    """CSV and JSON: the encoding of the text, by its Python name, e.g. `cp1252`, `utf-16`."""
+    null_values: Names = ()
+    """CSV: texts that stand for NULL when they are not in quotes; an empty field does so always. `""` makes quoted
+    fields NULL too."""
+    columns: Mapping[str, SqlType] = Field(default_factory=dict)
+    """CSV and JSON: types of columns; the other columns get the narrowest type that changes no value."""
+    seen_by: Literal["mtime", "hash"] = "mtime"
+    """How a file is known again: by its size and time, or by its size and SHA-256 (every file is then read to tell)."""
+    settle: float = Field(default=2.0, ge=0)
+    """Seconds that a file must have been left alone before the sensor takes it as arrived."""
+
+    _local = field_validator("path")(_no_url)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(
+                f'there is no encoding "{encoding}"; use e.g. utf-8, cp1252, latin-1 or utf-16'
+            ) from None
+        return encoding
+
+    @field_validator("columns")
+    @classmethod
+    def _known_types(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        import duckdb
+
+        known = {}
+        for name, kind in columns.items():
+            try:
+                known[name] = str(duckdb.sqltype(kind))
+            except duckdb.Error as error:
+                raise ValueError(f'the column "{name}": {str(error).splitlines()[0]}') from None
+        return known
+
+    def default_disposition(self) -> Disposition:
+        """Append: only files that were not seen before are read."""
+        return Append()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> FilesReader:
+        """A reader of the files that match when it is used."""
+        return FilesReader(self, place)
+
+    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
+        """The file, or the folder that a glob starts at."""
+        return (_origin(self.path),)
+
+    def find(self, place: Place) -> list[FoundFile]:
+        """The files that match now, by path, whether seen or not."""
+        return found_files.find(place.resolve(self.path), place.project)
+
+    def arrivals(self, place: Place, after: Cursor | None) -> list[str]:
+        """The paths that are new or changed since the cursor and have settled. Looks at directories only."""
+        return self.watch(place, after).paths
+
+    def watch(self, place: Place, after: Cursor | None) -> Arrivals:
+        """The arrivals, and the cursor for the next look; it never holds hashes."""
+        seen = found_files.seen_files(after)
+        now = time.time()
+        arrived = [
+            file
+            for file in self.find(place)
+            if not found_files.is_seen(file, seen.get(file.key), look_inside=False)
+            and found_files.age_seconds(file, now) >= self.settle
+            and not _is_blank(self, file)
+        ]
+        marks = {file.key: found_files.mark_of(file, "mtime") for file in arrived}
+        return Arrivals([str(file.path) for file in arrived], found_files.advanced(after, marks))
+
+
+class FilesReader(Source, ReadsAsRelation):
+    """Reads the new files of a source."""
+
+    def __init__(self, settings: FilesSource, place: Place) -> None:
+        self._settings, self._place = settings, place
+        self._keep: list[object] = []
+
+    def streams(self) -> Iterable[Stream]:
+        """One, called after the file or folder."""
+        return [Stream(Path(self._settings.path).stem, keys=self._settings.keys)]
+
+    def relation(self, duck: DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
+        """The rows of the new files as a query, file after file, line after line; `None` when there is nothing new.
+
+        Raises AccessError when no file matches, DataError for a file that is not of its format, SpecError for files of
+        several formats; the relation's `advance` and `rejects` raise Unavailable when a file changed meanwhile.
+        """
+        from resources.support.work_folder import WorkFolder
+
+        marks = self._new(after)
+        files = [file for file in marks if not _is_blank(self._settings, file)]
+        if not files:
+            self._refuse_unknown_columns(list(marks), after)
+            return None
+        work = WorkFolder(duck)
+        self._keep.append(work)  # the query needs its files; they go with this reader
+        with _reading():
+            read = self._read_as(_one_format(self._settings, files), duck, files, work, first=after is None)
+        if read is None:
+            self._refuse_unknown_columns(files, after)
+            return None
+        seen = found_files.advanced(after, {file.key: marks[file] for file in files})
+        return replace(
+            read,
+            advance=lambda scalar: self._unchanged(files, seen),
+            rejects=lambda: self._unchanged(files, read.rejects()),
+        )
+
+    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
+        """The rows of the new files in Arrow batches; the last batch has no rows but the cursor."""
+        from databrokkr_assets.engine.duckdb import open_duck
+
+        with open_duck() as duck:
+            duck.execute("SET preserve_insertion_order = true")
+            relation = self.relation(duck, stream, after)
+            if relation is None:
+                return
+            with _reading():
+                records = duck.execute(relation.query).to_arrow_reader(_ROWS_AT_ONCE)
+                yield from (Batch(batch) for batch in records)
+            yield from _with_rejects(records.schema, relation)
+
+    def _new(self, after: Cursor | None) -> dict[FoundFile, list[Any]]:
+        """The files to read, with what the cursor is to remember of each."""
+        found = self._settings.find(self._place)
+        if not found and (after is None or isinstance(self._settings.how, Replace)):
+            where = self._place.resolve(self._settings.path)
+            raise AccessError(
+                f"no file matches {where}",
+                mend="check `path`, and that this user may list the folder and read it",
+            )
+        seen = {} if isinstance(self._settings.how, Replace) else found_files.seen_files(after)
+        return {
+            file: found_files.mark_of(file, self._settings.seen_by)
+            for file in found
+            if not found_files.is_seen(file, seen.get(file.key))
+        }
+
+    def _refuse_unknown_columns(self, blank: list[FoundFile], after: Cursor | None) -> None:
+        if blank and after is None:
+            raise DataError(
+                "is empty, so its columns are unknown",
+                where=blank[0].key,
+                mend="write a header or a row into it, or remove it",
+            )
+
+    def _read_as(
+        self, form: str, duck: DuckDBPyConnection, files: list[FoundFile], work: Any, *, first: bool
+    ) -> RelationRead | None:
+        settings = self._settings
+        if form == "parquet":
+            from resources.support.parquet_files import parquet_relation
+
+            if settings.columns:
+                raise SpecError("Parquet files bring their own types", mend="remove `columns`")
+            return parquet_relation(duck, files, settings.compression, work)
+        if form == "jsonl":
+            from resources.support.json_files import JsonLoad, JsonOptions
+
+            json_options = JsonOptions(settings.encoding, settings.compression, settings.columns)
+            return JsonLoad(duck, json_options, work).relation(files)
+        from resources.support.csv_files import CsvLoad, CsvOptions
+
+        options = CsvOptions(
+            delimiter=settings.delimiter,
+            quote=settings.quote,
+            header=settings.header,
+            encoding=settings.encoding,
+            null_values=settings.null_values,
+            packing=settings.compression,
+            columns=settings.columns,
+        )
+        return CsvLoad(duck, options, work).relation(files, first=first)
+
+    def _unchanged(self, files: list[FoundFile], result: T) -> T:
+        """`result`, unless a file changed since it was found. Raises Unavailable then: nothing is published."""
+        if changed := found_files.written_since(files):
+            raise found_files.vanished(changed)
+        return result
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"{error.filename} vanished while being read; nothing was loaded", mend="load again"
+        ) from error
+    except duckdb.OutOfMemoryException as error:
+        mend = "raise DATABROKKR_MEMORY_LIMIT, or free space on the disk of TMPDIR"
+        raise AccessError(f"memory or disk ran out while reading: {error}", mend=mend) from error
+    except duckdb.Error as error:
+        mend = "look at the file at that place; nothing was loaded"
+        raise DataError(f"cannot be read: {error}", mend=mend) from error
+
+
+def _with_rejects(schema: pa.Schema, relation: RelationRead) -> Iterator[Batch]:
+    """The rejects in batches without rows, then the cursor."""
+    import pyarrow as pa
+
+    no_rows = pa.RecordBatch.from_pylist([], schema=schema)
+    rejects = relation.rejects()
+    while some := tuple(islice(rejects, _ROWS_AT_ONCE)):
+        yield Batch(no_rows, rejects=some)
+    yield Batch(no_rows, relation.advance(lambda scalar: None))
+
+
+def _one_format(settings: FilesSource, files: list[FoundFile]) -> str:
+    """The format of all files. Raises SpecError when they have several, or none that is known."""
+    if settings.format:
+        return settings.format
+    formats = {file.format: file.key for file in files}
+    if None in formats:
+        raise SpecError(
+            f"the extension of {formats[None]} tells no format",
+            mend="say `format: csv`, `jsonl` or `parquet`, or narrow `path`",
+        )
+    if len(formats) > 1:
+        examples = " and ".join(f"{key} is {form}" for form, key in sorted(formats.items(), key=str))
+        raise SpecError(f"the files have several formats: {examples}", mend="read them with one source each")
+    return str(next(iter(formats)))
+
+
+def _is_blank(settings: FilesSource, file: FoundFile) -> bool:
+    """Whether there is nothing in the file yet: no bytes is no table, but it is no Parquet file either."""
+    return file.size == 0 and (settings.format or file.format) != "parquet"
+
+
+def _origin(path: str) -> Origin:
+    return Origin(("files", *found_files.sanitised(path)), "file", found_files.uri(path))
+
+
+class FilesSink(SinkSettings):
+    """Writes a dataset into one file (`replace`), or each load into a new file of a folder (`append`)."""
+
+    type: Literal["files"]
+    """The connector."""
+    path: str
+    """The file to replace, e.g. `out/report.parquet`, or the folder to append to, e.g. `out/changes`."""
+    format: Format | None = None
+    """`csv`, `jsonl` or `parquet`; without it the file's extension tells. A folder needs it."""
+    compression: Packing | None = None
+    """`gzip` or `zstd`; without it the extension tells. Parquet is compressed with zstd unless told otherwise."""
+
+    _local = field_validator("path")(_no_url)
+
+    @model_validator(mode="after")
+    def _whole(self) -> FilesSink:
+        if self.disposition == "merge":
+            raise ValueError("files cannot be merged into; use `append` or `replace`")
+        named = found_files.format_of(Path(self.path))
+        if not (self.format or named):
+            raise ValueError(f'the extension of "{self.path}" tells no format; add e.g. `format: parquet`')
+        if self.disposition == "append" and named:
+            raise ValueError(
+                f'append writes one file a load; give a folder as `path` in place of "{self.path}"'
+            )
+        return self
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> FilesWriter:
+        """A writer of the file or the folder."""
+        return FilesWriter(self, place)
+
+    def origin(self, connection: ConnectionSettings | None) -> Origin:
+        """The file or the folder that is written."""
+        return _origin(self.path)
+
+
+class FilesWriter(Sink):
+    """Writes loads as files.
+
+    A file appears whole or not at all. The ledger, `_databrokkr_loads.json` in the same folder, is renamed into place
+    right after it; a load that is repeated after a crash between the two writes the same file again.
+    """
+
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace})
+    delivery: ClassVar[Delivery] = Delivery.AT_LEAST_ONCE
+
+    def __init__(self, settings: FilesSink, place: Place) -> None:
+        self._settings = settings
+        self._path = Path(place.resolve(settings.path))
+
+    def last_load(self, target: Target) -> LoadMark | None:
+        """The newest load of the node in the folder's ledger."""
+        from resources.support.file_ledger import FileLedger
+
+        folder = self._path if isinstance(self._settings.how, Append) else self._path.parent
+        return FileLedger(folder).last(target.node)
+
+    @contextmanager
+    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[FileLoad]:
+        """Open a load; what it stages is removed when it ends without a commit.
+
+        Raises SpecError for a disposition that files do not have, AccessError when the folder cannot be written.
+        """
+        from resources.support.file_loads import FileLoad, make_folder
+
+        to = self._destination(target, how, load)
+        make_folder(to.path.parent)
+        opened = FileLoad(to, target, load)
+        opened.remove_abandoned()
+        try:
+            yield opened
+        finally:
+            opened.discard()
+
+    def _destination(self, target: Target, how: Disposition, load: LoadMark) -> Destination:
+        from resources.support.file_loads import Destination
+
+        form = self._settings.format or found_files.format_of(self._path) or "parquet"
+        packing = self._settings.compression or found_files.PACKINGS.get(self._path.suffix.lower())
+        match how:
+            case Replace():
+                return Destination(self._path, form, packing, keep_empty=True)
+            case Append():
+                path = self._path / _file_name(target, load, form, self._settings.compression)
+                return Destination(path, form, self._settings.compression, keep_empty=False)
+            case _:
+                raise SpecError(f"files cannot be written by {how}", mend="use `append` or `replace`")
+
+
+def _file_name(target: Target, load: LoadMark, form: str, packing: str | None) -> str:
+    """The name of an appended file: from where the load starts, not from its id.
+
+    A load that is repeated after a crash starts where the ledger still stands and so writes over what the lost attempt
+    left, even when it now reaches further.
+    """
+    start = 0 if load.after is None else load.after + 1
+    origin = hashlib.sha256(f"{target.node} {load.dataset}".encode()).hexdigest()[:8]
+    packed = "" if form == "parquet" else _ENDINGS.get(packing or "", "")
+    return f"{start:012d}-{origin}.{form}{packed}"
+
+
+connector = Connector(
+    name="files",
+    summary="CSV, JSON lines and Parquet files on a disk: each file read once, written whole or not at all.",
+    kind="file",
+    source=FilesSource,
+    sink=FilesSink,
+)
