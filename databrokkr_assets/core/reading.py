@@ -177,6 +177,8 @@ def _validated(model: type[Model], value: object, path: KeyPath, mistakes: _Mist
 def _in_words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     key = ".".join(str(part) for part in detail["loc"])
     match detail["type"]:
+        case "extra_forbidden" if " " in key:
+            return f'unknown key "{key}"', "a text with commas inside { } needs quotes, or a line of its own"
         case "extra_forbidden":
             return f'unknown key "{key}"', did_you_mean(str(detail["loc"][-1]), model.model_fields)
         case "missing":

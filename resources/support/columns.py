@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -55,7 +56,7 @@ def batches(
     for records in reader:
         empty = False
         if incremental is not None:
-            after = incremental.advance(after)(lambda expression, rows=records: _scalar(duck, rows, expression))
+            after = incremental.advance(after)(partial(_scalar, duck, records))
         yield Batch(records, after)
     if empty:
         yield Batch(pa.RecordBatch.from_pylist([], schema=reader.schema), after)

@@ -151,7 +151,9 @@ class CsvLoad:
         return replace(part, path=path) if clean else self._salvage(part)
 
     def _salvage(self, part: CsvFile) -> CsvFile:
-        salvaged = salvage(self._data(part), len(part.names), part.file.key, self._work.new(".parquet"))
+        salvaged = salvage(
+            self._data(part), len(part.names), part.dialect.delimiter, part.file.key, self._work.new(".parquet")
+        )
         return replace(part, path=salvaged.path, salvaged=salvaged)
 
     # --- the first scan ---

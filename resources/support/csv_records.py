@@ -116,7 +116,7 @@ class _RecordReader:
 
     def _field(self, at: int) -> tuple[str | None, int]:
         """The field that starts at `at`, and where it ends: at a delimiter or at the end of the record."""
-        opening = self._past_spaces(at)
+        opening = min(self._past_spaces(at), at + 1)
         if self._text.startswith(self._dialect.quote, opening):
             return self._quoted(opening + 1)
         end = self._text.find(self._dialect.delimiter, at, self._stop)
@@ -124,27 +124,28 @@ class _RecordReader:
         return _unquoted(self._text[at:end], self._dialect), end
 
     def _quoted(self, at: int) -> tuple[str | None, int]:
-        quote, pieces = self._dialect.quote, []
+        pieces = []
         while True:
-            end = self._text.find(quote, at)
+            end = self._text.find(self._dialect.quote, at)
             if end < 0:
                 pieces.append(self._text[at:] + self._end)
                 at = self._next_line()
-            elif self._text.startswith(quote, end + 1):
-                pieces.append(self._text[at : end + 1])
-                at = end + 2
-            else:
-                pieces.append(self._text[at:end])
-                return self._null_or("".join(pieces)), self._closed(end + 1)
+                continue
+            pieces.append(self._text[at:end])
+            after = self._past_spaces(end + 1)
+            if not self._text.startswith(self._dialect.quote, after):
+                return self._null_or("".join(pieces)), self._closed(after)
+            # a quote right after a quote is one; with spaces between, DuckDB leaves both out and goes on
+            pieces.append(self._text[end + 1 : after] or self._dialect.quote)
+            at = after + 1
 
     def _null_or(self, value: str) -> str | None:
         return None if self._dialect.quoted_nulls and value in self._dialect.nulls else value
 
     def _closed(self, at: int) -> int:
-        end = self._past_spaces(at)
-        if end < self._stop and self._text[end] != self._dialect.delimiter:
+        if at < self._stop and self._text[at] != self._dialect.delimiter:
             raise _BrokenError("a closing quote is followed by more text; a quote within a field is written twice")
-        return end
+        return at
 
     def _past_spaces(self, at: int) -> int:
         while at < self._stop and self._text[at] == " " != self._dialect.delimiter:

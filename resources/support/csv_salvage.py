@@ -26,14 +26,14 @@ class Salvaged:
     rejects: RejectSpool
 
 
-def salvage(records: Iterable[Record], width: int, name: str, into: Path) -> Salvaged:
+def salvage(records: Iterable[Record], width: int, delimiter: str, name: str, into: Path) -> Salvaged:
     """Sort the records of the file called `name` into rows of `width` fields and rejects, in bounded memory."""
     salvaged = Salvaged(into, RejectSpool(into.with_suffix(".rejects")))
     with _Rows(into, width) as rows:
         for record in records:
             if width > 1 and not record.text and not record.rule:
                 continue  # an empty line; DuckDB passes over it too
-            fields = _fitted(record.fields, width)
+            fields = _fitted(record, width, delimiter)
             if record.rule or len(fields) != width:
                 salvaged.rejects.add(_reject(record, width, name))
             else:
@@ -42,9 +42,10 @@ def salvage(records: Iterable[Record], width: int, name: str, into: Path) -> Sal
     return salvaged
 
 
-def _fitted(fields: Fields, width: int) -> Fields:
-    """A delimiter at the end of a line is not one more field; DuckDB takes it so too."""
-    return fields[:-1] if len(fields) == width + 1 and fields[-1] is None else fields
+def _fitted(record: Record, width: int, delimiter: str) -> Fields:
+    """Delimiters at the end of a line are not more fields; DuckDB takes it so too."""
+    more = len(record.fields) - width
+    return record.fields[:width] if more > 0 and record.text.endswith(delimiter * more) else record.fields
 
 
 def _reject(record: Record, width: int, name: str) -> Reject:

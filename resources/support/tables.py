@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.names import quoted
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 _PART = r'("(?:[^"]|"")+"|[^".]+)'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
@@ -47,18 +52,49 @@ def _unquoted(part: str) -> str:
 
 
 def tables_of(query: str, dialect: str, default: str) -> list[TableName]:
-    """The tables that a query names, each once; none when the query cannot be parsed."""
-    import sqlglot
-    from sqlglot import exp
+    """The tables that a query reads, each once; none when it cannot be parsed, which the system itself tells better."""
+    from sqlglot.errors import SqlglotError
 
     try:
-        tree = sqlglot.parse_one(query, read=dialect)
-    except sqlglot.errors.SqlglotError:
+        found = [TableName(table.db or default, table.name) for table in _read_by(_parsed(query, dialect))]
+    except SqlglotError:
         return []
-    within = {cte.alias for cte in tree.find_all(exp.CTE)}
-    found = [
-        TableName(table.db or default, table.name)
-        for table in tree.find_all(exp.Table)
-        if table.name and (table.db or table.name not in within) and isinstance(table.this, exp.Identifier)
-    ]
     return list(dict.fromkeys(found))
+
+
+def in_catalog(query: str, dialect: str, catalog: str, default: str) -> str:
+    """The query with every table that it reads named in full, so that it runs beside other catalogs.
+
+    Raises SpecError for SQL that cannot be parsed.
+    """
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tree = _parsed(query, dialect)
+        for table in _read_by(tree):
+            table.set("db", exp.to_identifier(table.db or default, quoted=True))
+            table.set("catalog", exp.to_identifier(catalog, quoted=True))
+    except SqlglotError as error:
+        raise SpecError(f"the query cannot be read: {error}", mend="correct its SQL") from error
+    return str(tree.sql(dialect=dialect))
+
+
+def _parsed(query: str, dialect: str) -> exp.Expression:
+    import sqlglot
+
+    return sqlglot.parse_one(query, read=dialect)
+
+
+def _read_by(tree: exp.Expression) -> list[exp.Table]:
+    """Tables proper: not the common table expressions, whose names may be those of tables, and not functions."""
+    from sqlglot import exp
+    from sqlglot.optimizer.scope import traverse_scope
+
+    found = {
+        id(source): source
+        for scope in traverse_scope(tree)
+        for source in scope.sources.values()
+        if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier)
+    }
+    return list(found.values())

@@ -35,7 +35,7 @@ def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
         sources:
           orders: {type: files, path: data/*.csv}
         transforms:
-          totals: {type: sql, sql: select customer, sum(amount) as amount from orders group by 1}
+          totals: {type: sql, sql: "select customer, sum(amount) as amount from orders group by 1"}
         sinks:
           report: {type: files, input: totals, path: out/totals.parquet}
         """,
@@ -49,6 +49,7 @@ def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
     [
         ("sources:\n  a: {type: file, path: x.csv}", 2, 'there is no connector "file"', 'did you mean "files"?'),
         ("sources:\n  a: {type: files, pth: x.csv}", 2, 'unknown key "pth"', 'did you mean "path"?'),
+        ("transforms:\n  b: {type: sql, sql: select 1, now() as x}", 2, "unknown key", "needs quotes"),
         ("sources:\n  a: {type: files}", 2, '"path" is missing', "add `path:`"),
         ("sources:\n  a: {path: x.csv}", 2, '"a" does not say what it is', "add `type:`"),
         ("sources:\n  a: [1]", 2, '"a" does not say what it is', "add `type:`"),
@@ -59,7 +60,7 @@ def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
         ("transforms:\n  b: {type: sql, sql: 'insert into a values (1)'}", 2, "sql: must be one SELECT", "reads"),
         ("transforms:\n  b: {type: sql, sql: select * from orders}", 2, 'reads "orders", which is no source', "none"),
         (
-            "sources:\n  a: {type: files, path: x}\nsinks:\n  s: {type: files, path: y, input: b}",
+            "sources:\n  a: {type: files, path: x}\nsinks:\n  s: {type: files, path: y.csv, input: b}",
             4,
             '"s" reads "b", which is no source or transform',
             "use one of: a",
@@ -116,13 +117,13 @@ def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
             "a",
         ),
         (
-            "sources:\n  a: {type: files, path: x, disposition: replace}\n"
-            "sinks:\n  s: {type: files, path: y, input: a, disposition: append}",
+            "sources:\n  a: {type: files, path: x.csv, disposition: replace}\n"
+            "sinks:\n  s: {type: files, path: y, format: csv, input: a, disposition: append}",
             4,
             "would be added again at each load",
             "use `disposition: replace`",
         ),
-        ("description: nothing else", 1, "the pipeline has no nodes", "add at least one item"),
+        ("description: nothing else", 0, "the pipeline has no nodes", "add at least one item"),
     ],
 )
 def test_a_mistake_names_its_line_and_how_to_mend_it(

@@ -1,0 +1,541 @@
+"""DuckDB files: reads tables and queries, and writes tables exactly once.
+
+The file is attached to the DuckDB that does the load's work, so rows go straight from Parquet into it and back. One process
+at a time may write a file; whoever comes second waits for it, and says for whom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import duckdb
+from pydantic import Field, model_validator
+
+from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
+from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.core.ports import (
+    Batch,
+    Cursor,
+    Delivery,
+    Load,
+    LoadMark,
+    ReadsAsRelation,
+    Receipt,
+    RelationRead,
+    Sink,
+    Source,
+    Stream,
+    Target,
+    WritesRelation,
+)
+from databrokkr_assets.core.settings import Names
+from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from databrokkr_assets.engine.duckdb import open_duck
+from resources.base import Connector
+from resources.support import ledger
+from resources.support.columns import arrow_schema, batches, own_columns
+from resources.support.cursor import Incremental
+from resources.support.tables import TableName, in_catalog, table_name, tables_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("databrokkr")
+
+_HELD = re.compile(r"lock on file|Unique file handle conflict")
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+
+
+class DuckDBConnection(ConnectionSettings):
+    """A DuckDB file."""
+
+    type: Literal["duckdb"]
+    path: str
+    """The file; relative paths start at the project. A sink creates it."""
+    wait: float = Field(default=60, ge=0)
+    """Seconds to wait while another process holds the file."""
+
+    def file(self, name: str, place: Place) -> DuckDBFile:
+        """The file, whose connection is called `name` in errors."""
+        return DuckDBFile(name, place.resolve(self.path), self.wait)
+
+    def uri(self) -> str:
+        """The file, as the UI names it."""
+        return f"duckdb://{self.path}"
+
+
+def _connected(connection: ConnectionSettings | None) -> DuckDBConnection:
+    if not isinstance(connection, DuckDBConnection):
+        raise SpecError("the connection is not of type duckdb", mend="name a connection with `type: duckdb`")
+    return connection
+
+
+@dataclass(frozen=True)
+class DuckDBFile:
+    """A file, and how long to wait for it."""
+
+    name: str
+    path: str
+    wait: float
+
+    @contextmanager
+    def attached(self, duck: duckdb.DuckDBPyConnection, *, read_only: bool) -> Iterator[str]:
+        """Attach the file for the block, and give its name in `duck`."""
+        alias = self.attach(duck, read_only=read_only)
+        try:
+            yield alias
+        finally:
+            duck.execute(f"DETACH {alias}")
+
+    def attach(self, duck: duckdb.DuckDBPyConnection, *, read_only: bool) -> str:
+        """Attach the file, waiting for whoever holds it, and give its name in `duck`.
+
+        Raises AccessError for a file that cannot be opened, Unavailable when the wait is over.
+        """
+        alias = f"databrokkr_file_{secrets.token_hex(4)}"
+        begun, told, pause = time.monotonic(), False, 0.05
+        while True:
+            try:
+                duck.execute(f"ATTACH {literal(self.path)} AS {alias} ({'READ_ONLY' if read_only else 'READ_WRITE'})")
+                return alias
+            except duckdb.Error as error:
+                if not _HELD.search(str(error)):
+                    raise self._unopened(error) from error
+                if time.monotonic() - begun >= self.wait:
+                    raise self._held(error) from error
+                if not told:
+                    log.info("waiting for %s, held by %s", self.path, _holder(error))
+                    told = True
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def make_folder(self) -> None:
+        """Make the folder that the file is to stand in. Raises AccessError."""
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unopened(error) from error
+
+    def _held(self, error: duckdb.Error) -> Unavailable:
+        return Unavailable(
+            f"{self.path} is held by {_holder(error)}; waited {self.wait:g} s for it",
+            mend=f"end that process, or raise `wait` of the connection {self.name}",
+            where=f"connection {self.name}",
+        )
+
+    def _unopened(self, error: Exception) -> AccessError:
+        text, mend = str(error).strip(), "check the path and its permissions"
+        if "does not exist" in text and "read-only" in text:
+            text, mend = f"there is no file {self.path}", f"correct `path` of the connection {self.name}"
+        elif "not a valid DuckDB" in text or "serializ" in text or "storage version" in text or "orrupt" in text:
+            mend = f"point `path` of the connection {self.name} at a file of this version of DuckDB, or restore it"
+        return AccessError(text, mend=mend, where=f"connection {self.name}")
+
+
+def _holder(error: duckdb.Error) -> str:
+    found = _HOLDER.search(str(error))
+    return f"PID {found[1]}" if found else "this process"
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class DuckDBSourceSettings(SourceSettings):
+    """Reads a table, a view or the rows of a query."""
+
+    type: Literal["duckdb"]
+    connection: str
+    """The name of a connection of type duckdb."""
+    table: str | None = None
+    """`table` or `schema.table`; without a schema it is in `main`."""
+    schema_: str | None = Field(default=None, alias="schema")
+    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
+    query: str | None = None
+    """SQL to read the rows of, in place of a table."""
+    columns: Names = ()
+    """The columns to read; without it all of them."""
+    cursor: str | None = None
+    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
+    are read by the first load only."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DuckDBSourceSettings:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        if self.query is not None and self.schema_ is not None:
+            raise ValueError("`schema` belongs to `table`; name the schema within the `query`")
+        self.name()
+        return self
+
+    def name(self) -> TableName | None:
+        """The table; `None` for a query."""
+        return table_name(self.table, self.schema_, "main") if self.table is not None else None
+
+    def default_disposition(self) -> Disposition:
+        """`Append` with a cursor, else `Replace`."""
+        return Append() if self.cursor else Replace()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSource:
+        """A reader of the table or query."""
+        return DuckDBSource(self, _connected(connection).file(self.connection, place))
+
+    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
+        """The tables that are read; for a query those that it names."""
+        name = self.name()
+        names = [name] if name else tables_of(self.query or "", "duckdb", "main")
+        uri = _connected(connection).uri()
+        return tuple(Origin((self.connection, one.schema, one.table), "duckdb", uri) for one in names)
+
+
+class DuckDBSource(Source, ReadsAsRelation):
+    """Reads one table or query of a file, all its rows in one snapshot."""
+
+    def __init__(self, settings: DuckDBSourceSettings, file: DuckDBFile) -> None:
+        self._settings = settings
+        self._file = file
+        self._name = settings.name()
+
+    def streams(self) -> Iterator[Stream]:
+        """The one stream that the settings ask for, with its columns and its primary key.
+
+        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
+        """
+        found, keys = self._described
+        yield Stream(self._told, arrow_schema(found.items()), keys)
+
+    def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
+        """The rows as a query over `duck`, to which the file stays attached until it is closed."""
+        found, incremental = self._described[0], self._incremental
+        query = f"SELECT {columns(list(found))} FROM {self._from(self._file.attach(duck, read_only=True))}"
+        if incremental is None:
+            return RelationRead(query)
+        value = incremental.resumes_at(after)
+        if value is not None:
+            query += f" WHERE {quoted(incremental.column)} >= CAST({literal(value)} AS {incremental.type})"
+        return RelationRead(incremental.fresh(query, after), incremental.advance(after))
+
+    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
+        """The rows as batches."""
+        with open_duck() as duck:
+            yield from batches(duck, self.relation(duck, stream, after).query, self._incremental, after)
+
+    @property
+    def _told(self) -> str:
+        return str(self._name) if self._name else "query"
+
+    def _from(self, alias: str) -> str:
+        if self._name:
+            return f"{alias}.{self._name.sql}"
+        return f"({in_catalog(self._settings.query or '', 'duckdb', alias, 'main')}) AS databrokkr_query"
+
+    @cached_property
+    def _incremental(self) -> Incremental | None:
+        found, keys = self._described
+        cursor, how = self._settings.cursor, self._settings.how
+        if cursor is None:
+            return None
+        sort = isinstance(how, Merge) and set(how.keys) != set(keys)
+        return Incremental(cursor, found[cursor], tuple(found), isinstance(how, Merge), sort)
+
+    @cached_property
+    def _described(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The columns that are read with their types, and the primary key where it is among them."""
+        with duckdb.connect() as duck, self._file.attached(duck, read_only=True) as alias:
+            try:
+                rows = duck.sql(f"SELECT * FROM {self._from(alias)}")
+                found = dict(zip(rows.columns, map(str, rows.types), strict=True))
+            except duckdb.CatalogException as error:
+                raise self._no_table(duck, alias, error) from error
+            except duckdb.Error as error:
+                raise self._spec_error(str(error), "correct the query of this node") from error
+            keys = self._primary_key(duck, alias)
+        chosen = self._chosen(found)
+        return chosen, keys if set(keys) <= set(chosen) else ()
+
+    def _no_table(self, duck: duckdb.DuckDBPyConnection, alias: str, error: Exception) -> SpecError:
+        rows = duck.execute(
+            "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = $1 UNION ALL "
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
+            [alias],
+        ).fetchall()
+        tables = [name for (name,) in rows if "_databrokkr_" not in name]
+        missing = re.search(r"name (\S+) does not exist", str(error))
+        word = self._told if self._name else f"main.{missing[1]}" if missing else ""
+        return self._spec_error(f'there is no table "{word}"', did_you_mean(word, tables))
+
+    def _primary_key(self, duck: duckdb.DuckDBPyConnection, alias: str) -> tuple[str, ...]:
+        if self._name is None:
+            return ()
+        row = duck.execute(
+            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = ? AND schema_name = ? "
+            "AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
+            [alias, self._name.schema, self._name.table],
+        ).fetchone()
+        return tuple(row[0]) if row else ()
+
+    def _chosen(self, found: Mapping[str, str]) -> dict[str, str]:
+        wanted = self._settings.columns or tuple(found)
+        for word in wanted:
+            if word not in found:
+                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, found))
+        if self._settings.cursor is not None and self._settings.cursor not in wanted:
+            cursor = self._settings.cursor
+            raise self._spec_error(f'the cursor "{cursor}" is not read', did_you_mean(cursor, wanted))
+        return {name: found[name] for name in wanted}
+
+    def _spec_error(self, what: str, mend: str) -> SpecError:
+        return SpecError(what, mend=mend, where=self._told)
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+class DuckDBSinkSettings(SinkSettings):
+    """Writes a table, exactly once."""
+
+    type: Literal["duckdb"]
+    connection: str
+    """The name of a connection of type duckdb."""
+    table: str
+    """`table` or `schema.table`; without a schema it is in `main`."""
+    schema_: str | None = Field(default=None, alias="schema")
+    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
+    create: bool = True
+    """Whether the table, and columns that it lacks, are created."""
+
+    @model_validator(mode="after")
+    def _readable_name(self) -> DuckDBSinkSettings:
+        self.name()
+        return self
+
+    def name(self) -> TableName:
+        """The table."""
+        return table_name(self.table, self.schema_, "main")
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSink:
+        """A writer to the table."""
+        return DuckDBSink(self.name(), self.create, _connected(connection).file(self.connection, place))
+
+    def origin(self, connection: ConnectionSettings | None) -> Origin:
+        """The table."""
+        name = self.name()
+        return Origin((self.connection, name.schema, name.table), "duckdb", _connected(connection).uri())
+
+    def pool(self, connection: ConnectionSettings | None) -> str:
+        """One writer at a time, for one process only may hold the file."""
+        path = _connected(connection).path
+        stem = re.sub(r"\W", "_", Path(path).stem)
+        return f"duckdb_{stem}_{hashlib.md5(path.encode()).hexdigest()[:8]}"
+
+
+class DuckDBSink(Sink):
+    """Writes one table, with its ledger in the same schema."""
+
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
+    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+
+    def __init__(self, table: TableName, create: bool, file: DuckDBFile) -> None:
+        self.table = table
+        self.create = create
+        self.file = file
+
+    def last_load(self, target: Target) -> LoadMark | None:
+        """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
+        if not Path(self.file.path).exists():
+            return None
+        with duckdb.connect() as duck, self.file.attached(duck, read_only=True) as alias:
+            name = TableName(self.table.schema, ledger.TABLE)
+            if not existing(duck, alias, name):
+                return None
+            return ledger.mark(duck.execute(ledger.select(f"{alias}.{name.sql}", target.node)).fetchone())
+
+    @contextmanager
+    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[DuckDBLoad]:
+        """Open a load. The file is held during `commit` only."""
+        names = {name.casefold() for name in target.schema.names}
+        for key in how.keys if isinstance(how, Merge) else ():
+            if key.casefold() not in names:
+                mend = did_you_mean(key, target.schema.names)
+                raise SpecError(f'the key "{key}" is no column', mend=mend, where=str(self.table))
+        with ExitStack() as until_left:
+            yield DuckDBLoad(self, target, how, load, until_left)
+
+
+def existing(duck: duckdb.DuckDBPyConnection, alias: str, table: TableName) -> dict[str, str]:
+    """The columns of a table of an attached file with their types; empty when there is no such table."""
+    rows = duck.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? "
+        "AND lower(table_name) = lower(?) ORDER BY column_index",
+        [alias, table.schema, table.table],
+    )
+    return dict(rows.fetchall())
+
+
+class DuckDBLoad(Load, WritesRelation):
+    """One load: a query, or rows in a temporary table, applied by one transaction."""
+
+    def __init__(
+        self, sink: DuckDBSink, target: Target, how: Disposition, load: LoadMark, until_left: ExitStack
+    ) -> None:
+        self._sink = sink
+        self._target = target
+        self._how = how
+        self._load = load
+        self._until_left = until_left
+        self._duck: duckdb.DuckDBPyConnection | None = None
+        self._query = ""
+
+    def write(self, records: pa.RecordBatch) -> None:
+        """Stage rows in a temporary table, which spills to disk."""
+        own = own_columns(self._target.schema)
+        rows = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in own.items())
+        if self._duck is None:
+            self._duck = self._until_left.enter_context(open_duck())
+            self._duck.execute("SET preserve_insertion_order = true")
+            nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in own.items())
+            self._duck.execute(f"CREATE TEMP TABLE databrokkr_load AS SELECT {nulls} LIMIT 0")
+            self._query = "SELECT * FROM databrokkr_load"
+        self._duck.register("databrokkr_records", records)
+        self._duck.execute(f"INSERT INTO databrokkr_load SELECT {rows} FROM databrokkr_records")
+        self._duck.unregister("databrokkr_records")
+
+    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Keep the query; `commit` runs it, straight into the file."""
+        self._duck, self._query = duck, query
+
+    def commit(self) -> Receipt:
+        """Apply the rows and write the ledger in one transaction.
+
+        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also
+        when another load came first.
+        """
+        if self._duck is None:
+            self.write(self._target.schema.empty_table().to_batches()[0])
+        assert self._duck is not None
+        duck, rows = self._duck, self._in_order(self._duck)
+        self._sink.file.make_folder()
+        with self._sink.file.attached(duck, read_only=False) as alias, self._told_plainly():
+            duck.execute("BEGIN")
+            try:
+                receipt = self._applied(duck, alias, rows)
+                duck.execute("ROLLBACK" if receipt.already else "COMMIT")
+            except BaseException:
+                with suppress(duckdb.Error):
+                    duck.execute("ROLLBACK")
+                raise
+        return receipt
+
+    def _in_order(self, duck: duckdb.DuckDBPyConnection) -> str:
+        """The rows to apply; for a merge one for each key, the last, kept aside because they are read twice."""
+        if not isinstance(self._how, Merge):
+            return self._query
+        duck.execute("SET preserve_insertion_order = true")
+        duck.execute(f"CREATE OR REPLACE TEMP TABLE databrokkr_merge AS {self._query}")
+        keys = columns(self._how.keys)
+        doubles = f"SELECT 1 FROM databrokkr_merge GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+        last = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY rowid DESC) = 1"
+        return f"SELECT * FROM databrokkr_merge{last if duck.execute(doubles).fetchone() else ''}"
+
+    def _applied(self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str) -> Receipt:
+        sink, node = self._sink, self._target.node
+        table, book = f"{alias}.{sink.table.sql}", f"{alias}.{TableName(sink.table.schema, ledger.TABLE).sql}"
+        place = f"{sink.file.path}:{sink.table}"
+        duck.execute(f"CREATE SCHEMA IF NOT EXISTS {alias}.{quoted(sink.table.schema)}")
+        duck.execute(f"CREATE TABLE IF NOT EXISTS {book} ({ledger.COLUMNS})")
+        held = ledger.mark(duck.execute(ledger.select(book, node)).fetchone())
+        if ledger.already(held, self._load, place):
+            return Receipt(0, place, already=True)
+        given = duck.sql(rows)
+        own = dict(zip(given.columns, map(str, given.types), strict=True))
+        self._fit(duck, alias, table, own)
+        self._refuse_bent(duck, alias, rows, own)
+        written = self._apply(duck, table, rows, list(own))
+        duck.execute(ledger.upsert(book, node, self._load, written))
+        return Receipt(written, place)
+
+    def _fit(self, duck: duckdb.DuckDBPyConnection, alias: str, table: str, own: Mapping[str, str]) -> None:
+        """Make the table, and the columns that it lacks."""
+        present = {name.casefold() for name in existing(duck, alias, self._sink.table)}
+        missing = {name: kind for name, kind in own.items() if name.casefold() not in present}
+        if missing and not self._sink.create:
+            what = f"has no column {columns(list(missing))}" if present else "does not exist"
+            mend = "create it, or set `create: true`"
+            raise SpecError(f"{self._sink.table} {what}", mend=mend, where=str(self._sink.table))
+        if not present:
+            listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in missing.items())
+            duck.execute(f"CREATE TABLE {table} ({listed})")
+            return
+        for name, kind in missing.items():
+            duck.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
+
+    def _refuse_bent(
+        self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str, own: Mapping[str, str]
+    ) -> None:
+        """Raise DataError when a value would change in the type of the table's column: DuckDB rounds and cuts silently."""
+        present = {name.casefold(): kind for name, kind in existing(duck, alias, self._sink.table).items()}
+        for name, kind in own.items():
+            column, target = quoted(name), present[name.casefold()]
+            if kind == target:
+                continue
+            back = f"TRY_CAST(TRY_CAST({column} AS {target}) AS {kind})"
+            bent = f"{column} IS NOT NULL AND {back} IS DISTINCT FROM {column}"
+            found = duck.execute(
+                f"SELECT count(*), min(CAST({column} AS VARCHAR)) FROM ({rows}) AS given WHERE {bent}"
+            ).fetchone()
+            if found and found[0]:
+                raise DataError(
+                    f'the column "{name}" is {target}: {found[0]} of its values, such as {found[1][:100]!r}, would be '
+                    "changed by it",
+                    mend="give the table's column a wider type, or clean the values in a transform",
+                    where=str(self._sink.table),
+                )
+
+    def _apply(self, duck: duckdb.DuckDBPyConnection, table: str, rows: str, names: list[str]) -> int:
+        into = f"({columns(names)})"
+        if isinstance(self._how, Merge):
+            keys = {key.casefold() for key in self._how.keys}
+            match = " AND ".join(f"target.{quoted(key)} = given.{quoted(key)}" for key in self._how.keys)
+            rest = [quoted(name) for name in names if name.casefold() not in keys]
+            changes = ", ".join(f"{name} = given.{name}" for name in rest)
+            statement = (
+                f"MERGE INTO {table} AS target USING ({rows}) AS given ON {match} "
+                + (f"WHEN MATCHED THEN UPDATE SET {changes} " if changes else "")
+                + f"WHEN NOT MATCHED THEN INSERT {into} VALUES ({columns(names, of='given')})"
+            )
+        else:
+            if isinstance(self._how, Replace):
+                duck.execute(f"DELETE FROM {table}")
+            statement = f"INSERT INTO {table} {into} SELECT {columns(names)} FROM ({rows}) AS given"
+        found = duck.execute(statement).fetchone()
+        return int(found[0]) if found else 0
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.ConstraintException as error:
+            mend = "clean the rows in a transform, or choose another disposition"
+            raise DataError(str(error), mend=mend, where=str(self._sink.table)) from error
+        except (duckdb.TransactionException, duckdb.SerializationException) as error:
+            raise Unavailable(str(error), mend="run it again", where=str(self._sink.table)) from error
+
+
+connector = Connector(
+    name="duckdb",
+    summary="DuckDB files: reads tables and queries, also only what is new, and writes tables exactly once.",
+    kind="duckdb",
+    connection=DuckDBConnection,
+    source=DuckDBSourceSettings,
+    sink=DuckDBSinkSettings,
+)
