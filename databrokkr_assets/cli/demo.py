@@ -24,7 +24,7 @@ def demo() -> int:
     project = home(Path(__file__))
     os.chdir(project.root)
     project.enter()
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print("[bold]DataBrokkr demo[/]: 336,776 flights of 2013, from files and a database to a warehouse\n")
     prepare(project.root / "data")
     with watching(quiet=False), project.instance() as instance:

@@ -29,7 +29,15 @@ from databrokkr_assets.core.ports import (
     Target,
 )
 from databrokkr_assets.core.settings import Names, SqlType
-from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from databrokkr_assets.core.spec import (
+    Arrivals,
+    ConnectionSettings,
+    Origin,
+    Place,
+    SinkSettings,
+    SourceSettings,
+    WatchesFiles,
+)
 from resources.base import Connector
 from resources.support import found_files
 from resources.support.found_files import FoundFile
@@ -53,15 +61,7 @@ def _no_url(path: str) -> str:
     return path
 
 
-@dataclass(frozen=True)
-class Arrivals:
-    """What a sensor sees: the paths that are new or changed, and what it is to remember of them."""
-
-    paths: list[str]
-    cursor: Cursor
-
-
-class FilesSource(SourceSettings):
+class FilesSource(SourceSettings, WatchesFiles):
     """Reads files: each once, and again when it has changed.
 
     With `append`, the default, the rows of a changed file come again; use `merge` with `keys` where files are rewritten.
@@ -135,11 +135,7 @@ class FilesSource(SourceSettings):
         """The files that match now, by path, whether seen or not."""
         return found_files.find(place.resolve(self.path), place.project)
 
-    def arrivals(self, place: Place, after: Cursor | None) -> list[str]:
-        """The paths that are new or changed since the cursor and have settled. Looks at directories only."""
-        return self.watch(place, after).paths
-
-    def watch(self, place: Place, after: Cursor | None) -> Arrivals:
+    def arrivals(self, place: Place, after: Cursor | None) -> Arrivals:
         """The arrivals, and the cursor for the next look; it never holds hashes."""
         seen = found_files.seen_files(after)
         now = time.time()

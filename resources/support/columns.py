@@ -34,6 +34,7 @@ def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
     import duckdb
 
     with duckdb.connect() as duck:
+        duck.execute("SET TimeZone = 'UTC'")
         nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in columns)
         rows = duck.sql(f"SELECT {nulls} LIMIT 0")
         own, plain = rows.types, rows.to_arrow_table()

@@ -80,13 +80,13 @@ def in_catalog(query: str, dialect: str, catalog: str, default: str) -> str:
     return str(tree.sql(dialect=dialect))
 
 
-def _parsed(query: str, dialect: str) -> exp.Expression:
+def _parsed(query: str, dialect: str) -> exp.Expr:
     import sqlglot
 
     return sqlglot.parse_one(query, read=dialect)
 
 
-def _read_by(tree: exp.Expression) -> list[exp.Table]:
+def _read_by(tree: exp.Expr) -> list[exp.Table]:
     """Tables proper: not the common table expressions, whose names may be those of tables, and not functions."""
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
