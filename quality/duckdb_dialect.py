@@ -19,12 +19,8 @@ Tables = Mapping[str, Sequence[tuple[str, str]]]
 """The columns of each table: pairs of a name and a DuckDB type."""
 
 
-def engine(duck: duckdb.DuckDBPyConnection, tables: Tables) -> sa.Engine:
-    """A SQLAlchemy engine that runs on `duck` itself and never begins, commits, rolls back or closes it.
-
-    It knows the columns of `tables`, and of no other. `dispose()` lets go of `duck`.
-    """
-    lent = BorrowedConnection(duck)
+def engine(lent: BorrowedConnection, tables: Tables) -> sa.Engine:
+    """A SQLAlchemy engine that runs on the connection of `lent` itself. It knows the columns of `tables`, no others."""
     made = sa.create_engine("databrokkr_duckdb://", creator=lambda: lent, poolclass=sa.pool.StaticPool)
     assert isinstance(made.dialect, DuckdbDialect)
     made.dialect.tables = tables

@@ -304,7 +304,8 @@ class _Measurements:
         self._without_row_id = f"* EXCLUDE ({_quoted(row_id)})"
         described = duck.execute(f"DESCRIBE SELECT {self._without_row_id} FROM {_quoted(table)}").fetchall()
         columns = [(name, kind) for name, kind, *_ in described]
-        self.engine: Any = SqlAlchemyExecutionEngine(engine=duckdb_dialect.engine(duck, {_ROWS: columns}))
+        self._lent = duckdb_dialect.BorrowedConnection(duck)
+        self.engine: Any = SqlAlchemyExecutionEngine(engine=duckdb_dialect.engine(self._lent, {_ROWS: columns}))
         self.engine.dialect_module = cast(Any, duckdb_dialect.Names(duck))
         self.values: dict[Any, Any] = {}
         self._problems: dict[Any, str] = {}
@@ -318,7 +319,8 @@ class _Measurements:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.engine.close()
-        self.engine.dialect_module = None  # it, too, holds the connection
+        self.engine.dialect_module = None  # which holds the connection, too
+        self._lent.close()
 
     def _lend(self, name: str, columns: str) -> None:
         import sqlalchemy as sa

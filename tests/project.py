@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from databrokkr_assets.cli.init import init
+from databrokkr_assets.cli.init import make
 
 DATABROKKR = str(Path(sys.executable).with_name("databrokkr"))
 
@@ -25,7 +25,7 @@ class Project:
     def made(folder: Path) -> Project:
         """A new project below `folder`, without pipelines."""
         project = Project(folder / "project")
-        init(project.root)
+        make(project.root)
         (project.defs / "orders" / "defs.yaml").unlink()
         (project.defs / "orders").rmdir()
         return project

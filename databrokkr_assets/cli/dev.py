@@ -11,7 +11,6 @@ from databrokkr_assets.service.home import Home
 
 def dev(home: Home, host: str, port: int) -> None:
     """Become `dagster dev`; ends with it."""
-    os.chdir(home.root)
     print(f"the UI will be at http://{host}:{port} (Ctrl-C ends it)", flush=True)
     dagster = str(Path(sys.executable).with_name("dagster"))
     environment = {**os.environ, **home.environment()}

@@ -14,7 +14,17 @@ _TEMPLATE = files("databrokkr_assets.cli").joinpath("template")
 
 
 def init(folder: Path) -> None:
-    """Write the project; prints what to do next. Raises SpecError for a folder that holds something already."""
+    """Write the project, and print what to do next. Raises as `make` does."""
+    package = make(folder)
+    print(f"made {folder}: its pipeline is {package}/defs/orders/defs.yaml\n")
+    print(f"  cd {folder}\n  databrokkr check\n  databrokkr run orders\n  databrokkr dev")
+
+
+def make(folder: Path) -> str:
+    """Write the project; gives its package's name.
+
+    Raises SpecError for a folder that holds something already, AccessError for one that cannot be written.
+    """
     package = re.sub(r"\W", "_", folder.resolve().name).lower()
     if not re.match(r"[a-z_]", package):
         raise SpecError(f'"{folder.name}" cannot name a Python package', mend="begin the name with a letter")
@@ -24,8 +34,7 @@ def init(folder: Path) -> None:
         _write(folder, package)
     except OSError as error:
         raise AccessError(str(error), mend="choose a folder that you may write to") from error
-    print(f"made {folder}: its pipeline is {package}/defs/orders/defs.yaml\n")
-    print(f"  cd {folder}\n  databrokkr check\n  databrokkr run orders\n  databrokkr dev")
+    return package
 
 
 def _write(folder: Path, package: str) -> None:

@@ -11,7 +11,7 @@ from databrokkr_assets.core.spec import CheckSettings, FileArrival, Pipeline
 from resources.registry import connectors
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{.*\}\}"}
-_SCALARS = {"integer", "number", "boolean"}
+_NO_TEXT = {"integer", "number", "boolean"}
 
 
 def pipeline_schema() -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _inlined(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _with_templates(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema where every number or boolean may also be a template such as `{{ env.PORT }}`."""
+    """The schema where every number, boolean or choice may also be a template such as `{{ env.PORT }}`."""
     found: dict[str, Any] = _with_template(schema)
     return found
 
@@ -126,7 +126,12 @@ def _with_template(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     found = {key: _with_template(value) for key, value in node.items()}
-    if node.get("type") in _SCALARS and "const" not in node:
+    if _needs_template(node):
         kept = {key: found.pop(key) for key in ("title", "description", "default") if key in found}
         return {"anyOf": [found, _TEMPLATE], **kept}
     return found
+
+
+def _needs_template(node: dict[str, Any]) -> bool:
+    kind = node.get("type")  # of a mapping of properties, one that is called `type`
+    return isinstance(kind, str) and (kind in _NO_TEXT or "enum" in node) and "const" not in node

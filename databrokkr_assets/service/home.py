@@ -15,9 +15,6 @@ from databrokkr_assets.core.errors import SpecError, Where
 if TYPE_CHECKING:
     import dagster as dg
 
-HOME = "DATABROKKR_HOME"
-"""The environment variable that says where a Dagster instance keeps its files; else `.databrokkr` in the project."""
-
 
 @dataclass(frozen=True)
 class Home:
@@ -27,17 +24,22 @@ class Home:
     module: str
 
     def enter(self) -> None:
-        """Make this process use the project: its folder on the path, its own `dagster.yaml`."""
+        """Make this process use the project: its folder as the current one and on the path, its `.env`, its `dagster.yaml`.
+
+        Paths in `dagster.yaml` are relative to the project, because Dagster's own commands are started there.
+        """
+        os.chdir(self.root)
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
         os.environ.update(self.environment())
 
     def environment(self) -> dict[str, str]:
-        """The variables that `dagster.yaml` and Dagster's own commands read."""
-        state = Path(os.environ.get(HOME) or self.root / ".databrokkr").resolve()
-        for part in ("storage", "artifacts", "logs"):
-            (state / part).mkdir(parents=True, exist_ok=True)
-        return {HOME: str(state), "DAGSTER_HOME": os.environ.get("DAGSTER_HOME") or str(self.root)}
+        """What is added to the environment: the variables of `.env`, and where `dagster.yaml` is."""
+        from dotenv import dotenv_values
+
+        # Over what the shell has, as Dagster's own commands do it: a run is the same through every door.
+        given = {name: value for name, value in dotenv_values(self.root / ".env").items() if value is not None}
+        return {"DAGSTER_HOME": os.environ.get("DAGSTER_HOME") or str(self.root), **given}
 
     def definitions(self) -> dg.Definitions:
         """The project's definitions, loaded into this process."""

@@ -101,9 +101,7 @@ class FilesSource(SourceSettings, WatchesFiles):
         try:
             codecs.lookup(encoding)
         except LookupError:
-            raise ValueError(
-                f'there is no encoding "{encoding}"; use e.g. utf-8, cp1252, latin-1 or utf-16'
-            ) from None
+            raise ValueError(f'there is no encoding "{encoding}"; use e.g. utf-8, cp1252, latin-1 or utf-16') from None
         return encoding
 
     @field_validator("columns")
@@ -337,9 +335,7 @@ class FilesSink(SinkSettings):
         if not (self.format or named):
             raise ValueError(f'the extension of "{self.path}" tells no format; add e.g. `format: parquet`')
         if self.disposition == "append" and named:
-            raise ValueError(
-                f'append writes one file a load; give a folder as `path` in place of "{self.path}"'
-            )
+            raise ValueError(f'append writes one file a load; give a folder as `path` in place of "{self.path}"')
         return self
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> FilesWriter:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-BOOLEAN, INTEGER, LONG_INTEGER, DECIMAL, EXPONENT, DATE, TIMESTAMP, TIMESTAMPTZ, TEXT = (
-    1 << bit for bit in range(9)
-)
+BOOLEAN, INTEGER, LONG_INTEGER, DECIMAL, EXPONENT, DATE, TIMESTAMP, TIMESTAMPTZ, TEXT = (1 << bit for bit in range(9))
 
+NUMBERS = INTEGER | LONG_INTEGER | DECIMAL | EXPONENT
+_SINGLE = {
+    BOOLEAN: "BOOLEAN",
+    INTEGER: "BIGINT",
+    DATE: "DATE",
+    TIMESTAMP: "TIMESTAMP",
+    TIMESTAMPTZ: "TIMESTAMP WITH TIME ZONE",
+}
 _CLOCK = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
@@ -39,21 +45,19 @@ class Shapes:
 
     @property
     def sql_type(self) -> str:
-        """The type that holds all the texts unchanged; VARCHAR where none does."""
-        single = {
-            BOOLEAN: "BOOLEAN",
-            INTEGER: "BIGINT",
-            DATE: "DATE",
-            TIMESTAMP: "TIMESTAMP",
-            TIMESTAMPTZ: "TIMESTAMP WITH TIME ZONE",
-        }
-        if self.kinds in single:
-            return single[self.kinds]
-        if self.kinds and not self.kinds & ~(INTEGER | LONG_INTEGER | DECIMAL):
+        """The type that holds all the texts unchanged; VARCHAR where none does. Needs the digits of numbers."""
+        if self.kinds in _SINGLE:
+            return _SINGLE[self.kinds]
+        if self.needs_digits and not self.kinds & EXPONENT:
             return self._decimal()
-        if self.kinds & EXPONENT and not self.kinds & ~(INTEGER | DECIMAL | EXPONENT):
-            return "DOUBLE" if self._fits_double() else "VARCHAR"
+        if self.needs_digits and not self.kinds & LONG_INTEGER and self._fits_double():
+            return "DOUBLE"
         return "VARCHAR"
+
+    @property
+    def needs_digits(self) -> bool:
+        """Whether the type hangs on how long the numbers are."""
+        return self.kinds not in _SINGLE and self.kinds != 0 and not self.kinds & ~NUMBERS
 
     def _decimal(self) -> str:
         """With 18 or 38 digits, so that a later file with larger numbers still fits."""
@@ -63,39 +67,46 @@ class Shapes:
         return f"DECIMAL({18 if digits <= 18 else 38},{self.fraction})"
 
     def _fits_double(self) -> bool:
-        """A double keeps 15 digits of any number, and the 17 that programs print of one."""
-        return self.whole <= 15 and self.whole + self.fraction <= 17 and self.mantissa <= 17
+        """A double keeps 15 digits of any number, and the 17 that programs print of one, with point and sign."""
+        return self.whole <= 15 and self.whole + self.fraction <= 17 and self.mantissa <= 19
 
 
-def shape_aggregates(text: str) -> list[str]:
-    """Four SQL aggregates over the SQL text `text`: the fields of `Shapes`, in their order."""
-    point = f"instr({text}, '.')"
-    exponent = f"instr(lower({text}), 'e')"
-    sign = f"starts_with({text}, '-')::INT"
+def kinds(text: str, likely: int = 0) -> str:
+    """SQL: all the kinds of the SQL text `text`, as an aggregate; the kinds in `likely` are tried first."""
+    if likely & LONG_INTEGER:
+        likely |= INTEGER  # whose pattern a short one has too
+    tests = sorted(_tests(text), key=lambda test: not test[0] & likely)
+    cases = " ".join(f"WHEN {condition} THEN {kind}" for kind, condition in tests)
+    return f"bit_or(CASE WHEN {text} IS NULL THEN 0 {cases} ELSE {TEXT} END::USMALLINT)"
+
+
+def digits(text: str) -> list[str]:
+    """SQL: the longest whole part, fraction and mantissa of numbers, as aggregates; a sign may count as a digit."""
+    point, exponent = f"instr({text}, '.')", f"instr(lower({text}), 'e')"
     return [
-        f"bit_or({_kind(text)})",
-        f"max(CASE WHEN {point} > 0 THEN {point} WHEN {exponent} > 0 THEN {exponent} ELSE length({text}) + 1 END"
-        f" - 1 - {sign})",
-        f"max(CASE WHEN {point} > 0 AND {exponent} = 0 THEN length({text}) - {point} ELSE 0 END)",
-        f"max(CASE WHEN {exponent} > 0 THEN {exponent} - 1 - {sign} - ({point} > 0)::INT ELSE 0 END)",
+        f"max(CASE WHEN {point} > 0 THEN {point} WHEN {exponent} > 0 THEN {exponent} ELSE strlen({text}) + 1 END) - 1",
+        f"max(CASE WHEN {point} > 0 AND {exponent} = 0 THEN strlen({text}) - {point} ELSE 0 END)",
+        f"max({exponent}) - 1",
     ]
 
 
-def _kind(text: str) -> str:
-    """The tests are in the order of their cost; a type whose text is the text again needs no pattern."""
-    return f"""CASE
-        WHEN {text} IS NULL THEN 0
-        WHEN TRY_CAST({text} AS BIGINT)::VARCHAR = {text} THEN {INTEGER}
-        WHEN length({text}) = 10 AND TRY_CAST({text} AS DATE)::VARCHAR = {text} THEN {DATE}
-        WHEN regexp_full_match({text}, '-?(0|[1-9][0-9]*)?\\.[0-9]+') THEN {DECIMAL}
-        WHEN regexp_full_match({text}, '-?(0|[1-9][0-9]*)') THEN {LONG_INTEGER}
-        WHEN regexp_full_match({text}, '{_CLOCK}') AND TRY_CAST({text} AS TIMESTAMP) IS NOT NULL THEN {TIMESTAMP}
-        WHEN regexp_full_match({text}, '{_CLOCK}{_ZONE}') AND TRY_CAST({text} AS TIMESTAMPTZ) IS NOT NULL
-            THEN {TIMESTAMPTZ}
-        WHEN lower({text}) IN ('true', 'false') THEN {BOOLEAN}
-        WHEN regexp_full_match({text}, '-?(0|[1-9][0-9]*)(\\.[0-9]+)?[eE][+-]?[0-9]+')
-            AND isfinite(TRY_CAST({text} AS DOUBLE)) THEN {EXPONENT}
-        ELSE {TEXT} END::USMALLINT"""
+def _tests(text: str) -> list[tuple[int, str]]:
+    """Each kind with its condition, in the order in which they are tried."""
+    number = "-?(0|[1-9][0-9]*)"
+    return [
+        (INTEGER, f"TRY_CAST({text} AS BIGINT)::VARCHAR = {text}"),
+        (DECIMAL, f"regexp_full_match({text}, '-?(0|[1-9][0-9]*)?\\.[0-9]+')"),
+        (DATE, f"strlen({text}) = 10 AND TRY_CAST({text} AS DATE)::VARCHAR = {text}"),
+        (LONG_INTEGER, f"regexp_full_match({text}, '{number}')"),
+        (TIMESTAMP, f"regexp_full_match({text}, '{_CLOCK}') AND TRY_CAST({text} AS TIMESTAMP) IS NOT NULL"),
+        (TIMESTAMPTZ, f"regexp_full_match({text}, '{_CLOCK}{_ZONE}') AND TRY_CAST({text} AS TIMESTAMPTZ) IS NOT NULL"),
+        (BOOLEAN, f"lower({text}) IN ('true', 'false')"),
+        (
+            EXPONENT,
+            f"regexp_full_match({text}, '{number}(\\.[0-9]+)?[eE][+-]?[0-9]+') "
+            f"AND isfinite(TRY_CAST({text} AS DOUBLE))",
+        ),
+    ]
 
 
 def holds(text: str, sql_type: str) -> str:

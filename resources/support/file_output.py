@@ -56,7 +56,9 @@ def _value(column: str, kind: DuckDBPyType, form: str) -> str:
 def _json_number(column: str) -> str:
     """JSON has no NaN and no infinity; they become texts."""
     name = f"CASE WHEN isnan({column}) THEN 'NaN' WHEN {column} > 0 THEN 'Infinity' ELSE '-Infinity' END"
-    return f"CASE WHEN {column} IS NULL THEN NULL WHEN isfinite({column}) THEN to_json({column}) ELSE to_json({name}) END"
+    return (
+        f"CASE WHEN {column} IS NULL THEN NULL WHEN isfinite({column}) THEN to_json({column}) ELSE to_json({name}) END"
+    )
 
 
 def _json(column: str, kind: DuckDBPyType) -> str:

@@ -166,10 +166,7 @@ def age_seconds(file: FoundFile, now: float) -> float:
 
 def sanitised(path: str) -> tuple[str, ...]:
     """A path as the parts of an asset key: letters, digits and underscores; of a glob, the folder that it starts at."""
-    parts = (
-        "".join(c if c.isascii() and c.isalnum() else "_" for c in part).strip("_")
-        for part in _fixed(path).parts
-    )
+    parts = ("".join(c if c.isascii() and c.isalnum() else "_" for c in part).strip("_") for part in _fixed(path).parts)
     return tuple(part for part in parts if part)
 
 

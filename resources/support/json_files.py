@@ -22,7 +22,7 @@ from resources.support.found_files import FoundFile
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import decoded, is_clean, is_utf8, lines, refuse_binary
+from resources.support.text_lines import is_utf8, lines, refuse_binary
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
@@ -100,16 +100,10 @@ class JsonLoad:
         plain = self._work.plain(file, self._options.packing)
         refuse_binary(plain, file.key, self._options.encoding)
         part = JsonFile(file, plain, plain)
-        return part if is_utf8(self._options.encoding) else self._transcoded(part)
-
-    def _transcoded(self, part: JsonFile) -> JsonFile:
-        path = self._work.new(".jsonl")
-        clean = True
-        with self._work.writing(path) as out:
-            for text in decoded(part.plain, self._options.encoding):
-                clean = clean and is_clean(text)
-                out.write(text.encode("utf-8", "replace"))
-        return replace(part, path=path) if clean else self._salvage(part)
+        if is_utf8(self._options.encoding):
+            return part
+        path = self._work.transcoded(plain, self._options.encoding, ".jsonl")
+        return replace(part, path=path) if path else self._salvage(part)
 
     def _salvage(self, part: JsonFile) -> JsonFile:
         into = self._work.new(".jsonl")
@@ -170,7 +164,9 @@ class JsonLoad:
         for name, kind in self._options.columns.items():
             if kind != "VARCHAR":
                 shown = f"left({quoted(name)}::VARCHAR, 200)"
-                misfit = f"concat('column ', {literal(quoted(name))}, ': \"', {shown}, '\" does not fit {kind} exactly')"
+                misfit = (
+                    f"concat('column ', {literal(quoted(name))}, ': \"', {shown}, '\" does not fit {kind} exactly')"
+                )
                 yield misfit, _holds(name, kind)
 
     def _declared(self, parts: list[JsonFile], *more: str) -> str:
@@ -180,18 +176,12 @@ class JsonLoad:
 
     # --- numbers that are too long ---
 
-    def _exact_types(
-        self, parts: list[JsonFile], fields: Mapping[str, Structure], names: list[str]
-    ) -> dict[str, str]:
+    def _exact_types(self, parts: list[JsonFile], fields: Mapping[str, Structure], names: list[str]) -> dict[str, str]:
         """The types of fields whose long numbers a BIGINT or DOUBLE would change."""
         if not names:
             return {}
-        columns = [
-            f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names
-        ]
-        looks = (
-            _nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names
-        )
+        columns = [f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names]
+        looks = (_nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names)
         row = self._duck.execute(f"SELECT {', '.join(looks)} FROM {_reader(parts, columns)}").fetchone()
         kinds = zip(names, row or (), strict=True)
         return {name: kind for name, kind in kinds if kind}
@@ -203,15 +193,11 @@ class JsonLoad:
         for name in dict.fromkeys([*fields, *self._options.columns]):
             read, kind = self._reading(name, fields, exact)
             columns.append(f"{literal(name)}: {literal(read)}")
-            values.append(
-                quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}"
-            )
+            values.append(quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}")
         where = f" WHERE {self._all_hold()}" if any(part.salvaged for part in parts) else ""
         return f"SELECT {', '.join(values)} FROM {_reader(parts, columns)}{where}"
 
-    def _reading(
-        self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]
-    ) -> tuple[str, str]:
+    def _reading(self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]) -> tuple[str, str]:
         """As which type a column is read, and what it then becomes."""
         if kind := self._options.columns.get(name):
             return _written(kind), kind
@@ -274,9 +260,7 @@ def _number_look(name: str) -> str:
     column = quoted(name)
     whole = f"regexp_full_match({column}, '-?[0-9]+')"
     beyond = f"bool_or({whole} AND TRY_CAST({column} AS BIGINT) IS NULL)"
-    inexact = (
-        f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
-    )
+    inexact = f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
     infinite = f"bool_or(isinf(TRY_CAST({column} AS DOUBLE)) AND NOT contains(lower({column}), 'inf'))"
     longest = f"max(length(ltrim({column}, '-'))) FILTER ({whole})"
     return f"""CASE

@@ -118,9 +118,7 @@ class _Literal(str):
 
 def _with_exact_texts(text: str, exact: Collection[str]) -> str:
     found = json.loads(text, parse_float=_Literal)
-    return json.dumps(
-        {name: _exact(value) if name in exact else _plain(value) for name, value in found.items()}
-    )
+    return json.dumps({name: _exact(value) if name in exact else _plain(value) for name, value in found.items()})
 
 
 def _exact(value: Any) -> Any:

@@ -151,9 +151,7 @@ def _looks_like(path: Path, encoding: str) -> str:
     if not is_utf8(encoding):
         guess = "utf-8" if _decodes(sample, "utf-8") else None
     else:  # an old Windows file, unless other letters of it are proper UTF-8
-        guess = (
-            "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
-        )
+        guess = "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
     return f"; the file looks like {guess}, so perhaps say `encoding: {guess}`" if guess else ""
 
 

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import AccessError, DataError
 from resources.support.found_files import FoundFile, free_name, opened
+from resources.support.text_lines import decoded, is_clean
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -62,6 +63,19 @@ class WorkFolder:
             while piece := _read(stream, file, packing):
                 out.write(piece)
         return target
+
+    def transcoded(self, plain: Path, encoding: str, suffix: str) -> Path | None:
+        """A text file in UTF-8; `None` when bytes of it are not in its encoding.
+
+        DuckDB knows three encodings, and reads nothing of some UTF-16 files without saying so.
+        """
+        path = self.new(suffix)
+        with self.writing(path) as out:
+            for text in decoded(plain, encoding):
+                if not is_clean(text):
+                    return None
+                out.write(text.encode())
+        return path
 
     @contextmanager
     def writing(self, target: Path) -> Iterator[IO[bytes]]:

@@ -13,7 +13,7 @@ from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import Cursor, LoadMark, ReadsAsRelation, Receipt, Sink, Source, Target, WritesRelation
 from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.engine.job import Job
-from databrokkr_assets.lake.dataset import Dataset
+from databrokkr_assets.lake.dataset import Dataset, Snapshot
 from databrokkr_assets.lake.store import Store
 from databrokkr_assets.lake.types import TYPE
 
@@ -66,13 +66,20 @@ def mark(version: int, after: int | None = None, *, dataset: str = "orders-table
 
 
 def written(
-    sink: Sink, query: str, how: Disposition, load: LoadMark, *, node: str = NODE, as_batches: bool = False
+    sink: Sink,
+    rows: str | Dataset,
+    how: Disposition,
+    load: LoadMark,
+    *,
+    node: str = NODE,
+    as_batches: bool = False,
 ) -> Receipt:
-    """Write the rows of a DuckDB query in one load, as a relation or as batches."""
+    """Write the rows of a DuckDB query or a dataset in one load, as a relation or as batches."""
     with open_duck() as duck:
-        rows = duck.sql(query)
-        plain = rows.limit(0).to_arrow_table().schema
-        kinds = zip(plain, rows.types, strict=True)
+        query = rows if isinstance(rows, str) else _published(rows).query(duck)
+        found = duck.sql(query)
+        plain = found.limit(0).to_arrow_table().schema
+        kinds = zip(plain, found.types, strict=True)
         schema = pa.schema([field.with_metadata({TYPE: str(kind).encode()}) for field, kind in kinds])
         with sink.begin(Target(node, schema), how, load) as opened:
             if isinstance(opened, WritesRelation) and not as_batches:
@@ -81,6 +88,12 @@ def written(
                 for batch in duck.execute(query).to_arrow_reader(2):
                     opened.write(batch)
             return opened.commit()
+
+
+def _published(dataset: Dataset) -> Snapshot:
+    snapshot = dataset.open()
+    assert snapshot is not None
+    return snapshot
 
 
 def values(rows: Iterable[tuple[Any, ...]], names: str) -> str:
