@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import zipfile
 from pathlib import Path
 
@@ -22,7 +21,6 @@ PIPELINE = "flights"
 def demo() -> int:
     """Prepare the data, run, show. Gives the run's exit code; raises SpecError without the demo's data or pipeline."""
     project = home(Path(__file__))
-    os.chdir(project.root)
     project.enter()
     console = Console(soft_wrap=True)
     console.print("[bold]DataBrokkr demo[/]: 336,776 flights of 2013, from files and a database to a warehouse\n")

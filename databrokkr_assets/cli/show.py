@@ -39,7 +39,7 @@ def ran(report: RunReport) -> None:
     for node in report.nodes:
         for check in node.checks:
             if not check["passed"]:
-                console.print(f"[yellow]{node.node}[/]  {check['on_fail']}: ", end="")
+                console.print(f"[yellow]{node.node}[/]  {check['on_fail']} {check['name']}: ", end="")
                 console.print(check["says"], markup=False)
         if node.error:
             console.print(f"[red]{node.node} failed[/]  ", end="")

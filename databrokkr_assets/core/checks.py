@@ -37,10 +37,29 @@ class CheckResult:
             return False
         return self.on_fail is OnFail.BLOCK or self.failing is None
 
-    def __str__(self) -> str:
+    @property
+    def finding(self) -> str:
+        """What was expected and what was found, in one line, e.g. `expect_…(column=amount): 3 of 100 rows failed`."""
+        asked = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
+        return f"{self.expectation}({asked}): {self._found()}"
+
+    def _found(self) -> str:
         if self.error:
-            return f"{self.name}: could not run: {self.error}"
-        found = (
-            f"{self.unexpected} of {self.evaluated} rows" if self.unexpected is not None else f"found {self.observed}"
-        )
-        return f"{self.name}: {'passed' if self.passed else 'failed'}, {found}"
+            return f"could not run: {self.error}"
+        if self.unexpected is None:
+            return f"found {_short(self.observed)}"
+        if not self.unexpected:
+            return f"all {self.evaluated or 0:,} rows passed"
+        examples = list(dict.fromkeys(_short(value) for value in self.sample if value is not None))[:3]
+        allowed = ", which `mostly` allows" if self.passed else ""
+        shown = f", e.g. {', '.join(examples)}" if examples else ""
+        return f"{self.unexpected:,} of {self.evaluated or 0:,} rows failed{allowed}{shown}"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.finding}"
+
+
+def _short(value: Any) -> str:
+    """A value for one line: not longer than a person reads."""
+    text = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

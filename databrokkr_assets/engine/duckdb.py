@@ -17,9 +17,15 @@ from databrokkr_assets.core.plugins import missing_extra
 MEMORY_LIMIT = "DATABROKKR_MEMORY_LIMIT"
 """The environment variable that bounds DuckDB's memory, e.g. `2GB`."""
 
+MOVING = 75
+"""Megabytes for each core where rows only pass through; more makes it no faster (docs/why.md)."""
+
+SHAPING = 200
+"""Megabytes for each core where rows are joined and grouped; beyond it DuckDB spills to disk."""
+
 
 @contextmanager
-def open_duck() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_duck(megabytes_per_core: int = MOVING) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory database for one load; its spill folder goes with it.
 
     Row order is not kept (`preserve_insertion_order=false`): it costs memory that grows with the table.
@@ -27,7 +33,7 @@ def open_duck() -> Iterator[duckdb.DuckDBPyConnection]:
     with tempfile.TemporaryDirectory(prefix="databrokkr-") as spill:
         connection = duckdb.connect(
             config={
-                "memory_limit": os.environ.get(MEMORY_LIMIT, "400MB"),
+                "memory_limit": os.environ.get(MEMORY_LIMIT) or f"{megabytes_per_core * max(os.cpu_count() or 1, 2)}MB",
                 "temp_directory": spill,
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.errors import DataError
-from databrokkr_assets.engine.duckdb import load_extension, open_duck
+from databrokkr_assets.engine.duckdb import MOVING, load_extension, open_duck
 from databrokkr_assets.engine.progress import Listener, silent
 from databrokkr_assets.lake.dataset import Dataset, Snapshot
 from databrokkr_assets.lake.store import Store
@@ -49,9 +49,9 @@ class Job:
     listener: Listener = silent
     load_id: str = field(default_factory=lambda: new_load_id())
 
-    def duck(self) -> AbstractContextManager[DuckDBPyConnection]:
+    def duck(self, megabytes_per_core: int = MOVING) -> AbstractContextManager[DuckDBPyConnection]:
         """DuckDB, able to read and write the lake."""
-        return duck_for(self.dataset.store)
+        return duck_for(self.dataset.store, megabytes_per_core)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def new_load_id() -> str:
 
 
 @contextmanager
-def duck_for(store: Store) -> Any:
+def duck_for(store: Store, megabytes_per_core: int = MOVING) -> Iterator[DuckDBPyConnection]:
     """DuckDB, able to read and write `store`."""
-    with open_duck() as duck:
+    with open_duck(megabytes_per_core) as duck:
         for extension in store.extensions:
             load_extension(duck, extension, extra="s3")
         secret = store.duck_secret()

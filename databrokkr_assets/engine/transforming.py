@@ -12,6 +12,7 @@ from databrokkr_assets.core.errors import AccessError, DataError
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.spec import CallsPython, ComposesSql, Pipeline
 from databrokkr_assets.engine.composing import column_lineage, composed, reference
+from databrokkr_assets.engine.duckdb import SHAPING
 from databrokkr_assets.engine.faults import told_plainly
 from databrokkr_assets.engine.job import Job, Outcome, own_columns
 from databrokkr_assets.engine.staging import Rows, Staging
@@ -25,7 +26,7 @@ def transform(job: Job, pipeline: Pipeline, node: str, inputs: Mapping[str, Data
 
     `inputs` are the stored datasets that it reads. Raises Blocked, or any of our errors; then nothing has changed.
     """
-    with told_plainly(job.node), job.duck() as duck:
+    with told_plainly(job.node), job.duck(SHAPING) as duck:
         before = job.dataset.open()
         snapshots = {name: _opened(dataset) for name, dataset in inputs.items()}
         for name, snapshot in snapshots.items():

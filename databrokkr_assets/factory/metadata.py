@@ -58,7 +58,7 @@ def of_checks(outcome: Outcome, key: dg.AssetKey) -> Iterator[dg.AssetCheckResul
             check_name=check.name,
             passed=check.passed,
             severity=dg.AssetCheckSeverity.WARN if check.on_fail is OnFail.WARN else dg.AssetCheckSeverity.ERROR,
-            description=str(check),
+            description=check.finding,
             metadata=dict(_of_check(check)),
         )
 

@@ -1,8 +1,9 @@
 """Resolves `{{ env.X }}` and Dagster's other template variables in what an author wrote.
 
-Jinja's native templates, which Dagster uses, read every text as a Python literal where they can: "0123" stays text, "123"
-becomes a number, "1e5" 100000.0. A password or a value that a check compares must not change so: text without a template
-is left alone here, and what comes from the environment is always text; the models make numbers of it where they want some.
+Jinja's native templates, which Dagster uses, read every text as a Python literal where they can: "0123" stays text,
+"123" becomes a number, "1e5" 100000.0. A password or a value that a check compares must not change so: text without a
+template is left alone here, and what comes from the environment is always text; the models make numbers of it where
+they want some.
 """
 
 from __future__ import annotations

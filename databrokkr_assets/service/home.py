@@ -24,9 +24,9 @@ class Home:
     module: str
 
     def enter(self) -> None:
-        """Make this process use the project: its folder as the current one and on the path, its `.env`, its `dagster.yaml`.
+        """Make this process use the project: its folder, now the current one, its `.env` and its `dagster.yaml`.
 
-        Paths in `dagster.yaml` are relative to the project, because Dagster's own commands are started there.
+        Paths in `dagster.yaml` are relative to the project, as Dagster's own commands are started there.
         """
         os.chdir(self.root)
         if str(self.root) not in sys.path:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
-from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError
+from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
-    Delivery,
-    LoadMark,
     ReadsAsRelation,
     RelationRead,
     Sink,
     Source,
     Stream,
-    Target,
 )
 from databrokkr_assets.core.settings import Names, SqlType
 from databrokkr_assets.core.spec import (
@@ -46,11 +43,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-    from resources.support.file_loads import Destination, FileLoad
-
 Format = Literal["csv", "jsonl", "parquet"]
 Packing = Literal["gzip", "zstd"]
-_ENDINGS = {"gzip": ".gz", "zstd": ".zst"}
 _ROWS_AT_ONCE = 10_000
 T = TypeVar("T")
 
@@ -64,7 +58,7 @@ def _no_url(path: str) -> str:
 class FilesSource(SourceSettings, WatchesFiles):
     """Reads files: each once, and again when it has changed.
 
-    With `append`, the default, the rows of a changed file come again; use `merge` with `keys` where files are rewritten.
+    With `append`, the default, the rows of a changed file come again; where files are rewritten, use `merge`.
     """
 
     type: Literal["files"]
@@ -145,7 +139,7 @@ class FilesSource(SourceSettings, WatchesFiles):
             and not _is_blank(self, file)
         ]
         marks = {file.key: found_files.mark_of(file, "mtime") for file in arrived}
-        return Arrivals([str(file.path) for file in arrived], found_files.advanced(after, marks))
+        return Arrivals([str(file.path) for file in arrived], found_files.advanced(marks, after))
 
 
 class FilesReader(Source, ReadsAsRelation):
@@ -160,30 +154,30 @@ class FilesReader(Source, ReadsAsRelation):
         return [Stream(Path(self._settings.path).stem, keys=self._settings.keys)]
 
     def relation(self, duck: DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
-        """The rows of the new files as a query, file after file, line after line; `None` when there is nothing new.
+        """The rows of the new files as a query, file after file, line after line; no rows when nothing is new.
 
         Raises AccessError when no file matches, DataError for a file that is not of its format, SpecError for files of
-        several formats; the relation's `advance` and `rejects` raise Unavailable when a file changed meanwhile.
+        several formats. `advance` and `rejects` raise Unavailable when a file changed meanwhile.
         """
         from resources.support.work_folder import WorkFolder
 
         marks = self._new(after)
         files = [file for file in marks if not _is_blank(self._settings, file)]
-        if not files:
-            self._refuse_unknown_columns(list(marks), after)
-            return None
-        work = WorkFolder(duck)
-        self._keep.append(work)  # the query needs its files; they go with this reader
-        with _reading():
-            read = self._read_as(_one_format(self._settings, files), duck, files, work, first=after is None)
+        read = None
+        if files:
+            work = WorkFolder(duck)
+            self._keep.append(work)  # the query needs its files; they go with this reader
+            with _reading(files):
+                read = self._read_as(_one_format(self._settings, files), duck, files, work, first=after is None)
         if read is None:
-            self._refuse_unknown_columns(files, after)
-            return None
-        seen = found_files.advanced(after, {file.key: marks[file] for file in files})
+            return _nothing_new(after, list(marks))
+        seen = found_files.advanced({file.key: marks[file] for file in files}, after)
+        cursor = {**seen, "columns": _columns(duck, read.query)}
         return replace(
             read,
-            advance=lambda scalar: self._unchanged(files, seen),
+            advance=lambda scalar: self._unchanged(files, cursor),
             rejects=lambda: self._unchanged(files, read.rejects()),
+            explain=lambda error: _explained(error, files),
         )
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
@@ -195,34 +189,27 @@ class FilesReader(Source, ReadsAsRelation):
             relation = self.relation(duck, stream, after)
             if relation is None:
                 return
-            with _reading():
+            try:
                 records = duck.execute(relation.query).to_arrow_reader(_ROWS_AT_ONCE)
                 yield from (Batch(batch) for batch in records)
+            except Exception as error:
+                raise relation.explain(error) or error from error
             yield from _with_rejects(records.schema, relation)
 
     def _new(self, after: Cursor | None) -> dict[FoundFile, list[Any]]:
         """The files to read, with what the cursor is to remember of each."""
         found = self._settings.find(self._place)
-        if not found and (after is None or isinstance(self._settings.how, Replace)):
+        everything = after is None or isinstance(self._settings.how, Replace)
+        if not found and everything:
             where = self._place.resolve(self._settings.path)
-            raise AccessError(
-                f"no file matches {where}",
-                mend="check `path`, and that this user may list the folder and read it",
-            )
-        seen = {} if isinstance(self._settings.how, Replace) else found_files.seen_files(after)
+            mend = "check `path`, and that this user may list the folder and read it"
+            raise AccessError(f"no file matches {where}", mend=mend)
+        seen = {} if everything else found_files.seen_files(after)
         return {
             file: found_files.mark_of(file, self._settings.seen_by)
             for file in found
             if not found_files.is_seen(file, seen.get(file.key))
         }
-
-    def _refuse_unknown_columns(self, blank: list[FoundFile], after: Cursor | None) -> None:
-        if blank and after is None:
-            raise DataError(
-                "is empty, so its columns are unknown",
-                where=blank[0].key,
-                mend="write a header or a row into it, or remove it",
-            )
 
     def _read_as(
         self, form: str, duck: DuckDBPyConnection, files: list[FoundFile], work: Any, *, first: bool
@@ -260,21 +247,47 @@ class FilesReader(Source, ReadsAsRelation):
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    import duckdb
-
+def _reading(files: list[FoundFile]) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        raise Unavailable(
-            f"{error.filename} vanished while being read; nothing was loaded", mend="load again"
-        ) from error
-    except duckdb.OutOfMemoryException as error:
-        mend = "raise DATABROKKR_MEMORY_LIMIT, or free space on the disk of TMPDIR"
-        raise AccessError(f"memory or disk ran out while reading: {error}", mend=mend) from error
-    except duckdb.Error as error:
-        mend = "look at the file at that place; nothing was loaded"
-        raise DataError(f"cannot be read: {error}", mend=mend) from error
+    except Exception as error:
+        ours = _explained(error, files)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _explained(error: Exception, files: list[FoundFile]) -> DatabrokkrError | None:
+    """What went wrong while the files were being read; `None` where it is not the files."""
+    import duckdb
+
+    if not isinstance(error, FileNotFoundError | duckdb.Error):
+        return None
+    if changed := found_files.written_since(files):
+        return found_files.vanished(changed)
+    named = [file.key for file in files if str(file.path) in str(error)]
+    if not (named or isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException)):
+        return None
+    where = named[0] if named else f"one of {len(files)} files, {files[0].key} …"
+    mend = "export the file again or move it away; nothing was loaded"
+    return DataError(f"cannot be read: {error}", where=where, mend=mend)
+
+
+def _nothing_new(after: Cursor | None, blank: list[FoundFile]) -> RelationRead | None:
+    """No rows in the columns of the last load; the cursor stays. Raises DataError when there was no load."""
+    if after is None:
+        raise DataError(
+            "is empty, so its columns are unknown",
+            where=blank[0].key,
+            mend="write a header or a row into it, or remove it",
+        )
+    columns = after.get("columns", {})
+    values = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in columns.items())
+    return RelationRead(f"SELECT {values} WHERE false") if values else None
+
+
+def _columns(duck: DuckDBPyConnection, query: str) -> dict[str, str]:
+    return {row[0]: row[1] for row in duck.execute(f"DESCRIBE {query}").fetchall()}
 
 
 def _with_rejects(schema: pa.Schema, relation: RelationRead) -> Iterator[Batch]:
@@ -336,80 +349,22 @@ class FilesSink(SinkSettings):
             raise ValueError(f'the extension of "{self.path}" tells no format; add e.g. `format: parquet`')
         if self.disposition == "append" and named:
             raise ValueError(f'append writes one file a load; give a folder as `path` in place of "{self.path}"')
+        if self.disposition != "append" and not Path(self.path).suffix:
+            raise ValueError(f'replace writes one file, and "{self.path}" looks like a folder; give a file as `path`')
         return self
 
-    def open(self, connection: ConnectionSettings | None, place: Place) -> FilesWriter:
+    def open(self, connection: ConnectionSettings | None, place: Place) -> Sink:
         """A writer of the file or the folder."""
-        return FilesWriter(self, place)
+        from resources.support.file_writer import FilesWriter
+
+        path = Path(place.resolve(self.path))
+        form = self.format or found_files.format_of(path) or "parquet"
+        packing = self.compression or found_files.PACKINGS.get(path.suffix.lower())
+        return FilesWriter(path, form, packing, appends=isinstance(self.how, Append))
 
     def origin(self, connection: ConnectionSettings | None) -> Origin:
         """The file or the folder that is written."""
         return _origin(self.path)
-
-
-class FilesWriter(Sink):
-    """Writes loads as files.
-
-    A file appears whole or not at all. The ledger, `_databrokkr_loads.json` in the same folder, is renamed into place
-    right after it; a load that is repeated after a crash between the two writes the same file again.
-    """
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace})
-    delivery: ClassVar[Delivery] = Delivery.AT_LEAST_ONCE
-
-    def __init__(self, settings: FilesSink, place: Place) -> None:
-        self._settings = settings
-        self._path = Path(place.resolve(settings.path))
-
-    def last_load(self, target: Target) -> LoadMark | None:
-        """The newest load of the node in the folder's ledger."""
-        from resources.support.file_ledger import FileLedger
-
-        folder = self._path if isinstance(self._settings.how, Append) else self._path.parent
-        return FileLedger(folder).last(target.node)
-
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[FileLoad]:
-        """Open a load; what it stages is removed when it ends without a commit.
-
-        Raises SpecError for a disposition that files do not have, AccessError when the folder cannot be written.
-        """
-        from resources.support.file_loads import FileLoad, make_folder
-
-        to = self._destination(target, how, load)
-        make_folder(to.path.parent)
-        opened = FileLoad(to, target, load)
-        opened.remove_abandoned()
-        try:
-            yield opened
-        finally:
-            opened.discard()
-
-    def _destination(self, target: Target, how: Disposition, load: LoadMark) -> Destination:
-        from resources.support.file_loads import Destination
-
-        form = self._settings.format or found_files.format_of(self._path) or "parquet"
-        packing = self._settings.compression or found_files.PACKINGS.get(self._path.suffix.lower())
-        match how:
-            case Replace():
-                return Destination(self._path, form, packing, keep_empty=True)
-            case Append():
-                path = self._path / _file_name(target, load, form, self._settings.compression)
-                return Destination(path, form, self._settings.compression, keep_empty=False)
-            case _:
-                raise SpecError(f"files cannot be written by {how}", mend="use `append` or `replace`")
-
-
-def _file_name(target: Target, load: LoadMark, form: str, packing: str | None) -> str:
-    """The name of an appended file: from where the load starts, not from its id.
-
-    A load that is repeated after a crash starts where the ledger still stands and so writes over what the lost attempt
-    left, even when it now reaches further.
-    """
-    start = 0 if load.after is None else load.after + 1
-    origin = hashlib.sha256(f"{target.node} {load.dataset}".encode()).hexdigest()[:8]
-    packed = "" if form == "parquet" else _ENDINGS.get(packing or "", "")
-    return f"{start:012d}-{origin}.{form}{packed}"
 
 
 connector = Connector(

@@ -126,14 +126,10 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, duckdb.IOException) as error:
         code = error.errno if isinstance(error, OSError) else None
-        reason = (error.strerror if code else None) or str(error).splitlines()[0]
+        reason = os.strerror(code) if code else str(error).splitlines()[0]
         full = code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "space" in reason or "too large" in reason
-        raise AccessError(
-            f"{path} cannot be written: {reason}",
-            mend=f"free space on the disk of {path.parent}"
-            if full
-            else f"grant this user the right to write {path.parent}",
-        ) from error
+        mend = f"free space on the disk of {path.parent}" if full else f"let this user write into {path.parent}"
+        raise AccessError(f"{path} cannot be written: {reason}", mend=mend) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
@@ -69,16 +70,16 @@ def _json(column: str, kind: DuckDBPyType) -> str:
 
 
 def _exact(kind: DuckDBPyType) -> str:
+    """The type with its decimals made 38 digits wide."""
+    if kind.id not in {"decimal", "struct", "list", "map"}:
+        return str(kind)
+    children: dict[str, Any] = dict(kind.children)
     match kind.id:
         case "decimal":
-            return f"DECIMAL(38,{dict(kind.children)['scale']})"
+            return f"DECIMAL(38,{children['scale']})"
         case "struct":
-            fields = (f"{quoted(name)} {_exact(child)}" for name, child in kind.children)
-            return f"STRUCT({', '.join(fields)})"
+            return f"STRUCT({', '.join(f'{quoted(name)} {_exact(child)}' for name, child in children.items())})"
         case "list":
-            return f"{_exact(kind.children[0][1])}[]"
-        case "map":
-            key, value = (_exact(child) for _, child in kind.children)
-            return f"MAP({key}, {value})"
+            return f"{_exact(children['child'])}[]"
         case _:
-            return str(kind)
+            return f"MAP({_exact(children['key'])}, {_exact(children['value'])})"

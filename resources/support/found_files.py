@@ -116,7 +116,7 @@ def mark_of(file: FoundFile, seen_by: str) -> list[Any]:
     return [file.size, sha256(file) if seen_by == "hash" else file.mtime_ns]
 
 
-def advanced(cursor: Cursor | None, marks: Mapping[str, list[Any]]) -> Cursor:
+def advanced(marks: Mapping[str, list[Any]], cursor: Cursor | None) -> Cursor:
     """The cursor with these files added; a file that vanished stays, so that it is not new when it comes back."""
     return {"files": {**seen_files(cursor), **marks}}
 
@@ -134,13 +134,13 @@ def sha256(file: FoundFile) -> str:
 def opened(file: FoundFile) -> Iterator[Any]:
     """The file's bytes. Raises AccessError where it may not be read, Unavailable where it vanished."""
     try:
-        stream = open(file.path, "rb")
+        descriptor = os.open(file.path, os.O_RDONLY)
     except FileNotFoundError as error:
         raise vanished([file]) from error
     except OSError as error:
         what = f"{file.path} cannot be read: {error.strerror}"
         raise AccessError(what, mend="grant this user the right to read the file") from error
-    with stream:
+    with open(descriptor, "rb") as stream:
         yield stream
 
 

@@ -88,7 +88,8 @@ class JsonLoad:
         rejects = list(chain.from_iterable(self._spools(part) for part in parts if part.salvaged))
         fields.pop(LINE, None)
         if not fields and not self._options.columns:
-            return _nothing(rejects)
+            _refuse_no_object(rejects)
+            return None
         _refuse_alike(fields, parts)
         long = set().union(*(survey.long for _, survey in surveyed)) - {LINE, *self._options.columns}
         types = self._exact_types(parts, fields, sorted(long & fields.keys()))
@@ -295,7 +296,7 @@ def _refuse_alike(fields: Iterable[str], parts: Sequence[JsonFile]) -> None:
         seen[name.casefold()] = name
 
 
-def _nothing(rejects: list[RejectSpool]) -> None:
+def _refuse_no_object(rejects: list[RejectSpool]) -> None:
     first = next(chain.from_iterable(rejects), None)
     if first is None:
         return

@@ -268,10 +268,14 @@ def bent(staged: str, target: str, column: str) -> str | None:
         return None
     cast, textual = f"CAST({column} AS {target})", staged in ("text", "text[]", "character varying[]")
     via = _via(target) if textual else staged
-    conditions = [f"CAST({cast} AS {via}) IS DISTINCT FROM CAST({column} AS {via})" if via else f"{cast} IS NOT DISTINCT FROM NULL"]
+    changed = f"CAST({cast} AS {via}) IS DISTINCT FROM CAST({column} AS {via})"
+    if via is None:
+        changed = f"{cast} IS NOT DISTINCT FROM NULL"  # false, but for the cast itself, which may fail
+    elif textual and target == "date":
+        changed = f"CASE WHEN {column} ~ ':' THEN {changed} ELSE {cast} IS NOT DISTINCT FROM NULL END"
     if textual and target.startswith("time"):
-        conditions.append(rf"{column} ~ '\.\d{{6}}\d*[1-9]'")
-    return f"{column} IS NOT NULL AND ({' OR '.join(conditions)})"
+        changed = rf"{changed} OR {column} ~ '\.\d{{6}}\d*[1-9]'"
+    return f"{column} IS NOT NULL AND ({changed})"
 
 
 def _via(target: str) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import atexit
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.names import quoted
@@ -27,10 +31,29 @@ def job(folder: Path, node: str = NODE) -> Job:
     return Job(node, Dataset(Store(where), node), Dataset(Store(where + "__quarantine"), node + "__quarantine"))
 
 
+@contextmanager
+def one_duck() -> Iterator[DuckDBPyConnection]:
+    """A session of a DuckDB that all tests of a process share, because loading an extension takes 0.15 seconds."""
+    with _duck().cursor() as session:
+        session.execute("SET TimeZone = 'UTC'")
+        yield session
+        for (name,) in session.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall():
+            if name.startswith("databrokkr_"):
+                session.execute(f"DETACH {name}")
+        session.execute("DROP TABLE IF EXISTS staged")
+
+
+@cache
+def _duck() -> DuckDBPyConnection:
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(open_duck())
+
+
 def staged(source: Source, after: Cursor | None = None) -> tuple[list[Row], Cursor | None]:
     """The rows that a source gives as a relation, sorted, and where it resumes once they are published."""
     assert isinstance(source, ReadsAsRelation)
-    with open_duck() as duck:
+    with one_duck() as duck:
         read = source.relation(duck, next(iter(source.streams())), after)
         assert read is not None
         duck.execute(f"CREATE TEMP TABLE staged AS {read.query}")
@@ -47,7 +70,7 @@ def staged(source: Source, after: Cursor | None = None) -> tuple[list[Row], Curs
 def batched(source: Source, after: Cursor | None = None) -> tuple[list[Row], Cursor | None]:
     """The same through `read`."""
     rows: list[Row] = []
-    with open_duck() as duck:
+    with one_duck() as duck:
         for batch in source.read(next(iter(source.streams())), after):
             table = pa.Table.from_batches([batch.records])
             rows += duck.from_arrow(table).project("CAST(COLUMNS(*) AS VARCHAR)").fetchall()
@@ -75,7 +98,7 @@ def written(
     as_batches: bool = False,
 ) -> Receipt:
     """Write the rows of a DuckDB query or a dataset in one load, as a relation or as batches."""
-    with open_duck() as duck:
+    with one_duck() as duck:
         query = rows if isinstance(rows, str) else _published(rows).query(duck)
         found = duck.sql(query)
         plain = found.limit(0).to_arrow_table().schema
