@@ -132,7 +132,8 @@ def _all_alike(project: Project, source: psycopg.Connection[tuple[object, ...]])
 def _ledgers_agree(project: Project, source: psycopg.Connection[tuple[object, ...]]) -> None:
     ledger = "SELECT node, version FROM _databrokkr_loads"
     with duckdb.connect(str(project.root / "middle.duckdb"), read_only=True) as middle:
-        found = dict(middle.execute(ledger).fetchall()) | dict(source.execute(ledger).fetchall())
+        rows = [*middle.execute(ledger).fetchall(), *source.execute(ledger).fetchall()]
+    found = dict(rows)
     expected = {}
     for pipeline, node in DATASETS:
         snapshot = _dataset(project, pipeline, node).open()

@@ -479,9 +479,7 @@ class DuckDBLoad(Load, WritesRelation):
         for name, kind in missing.items():
             duck.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
 
-    def _refuse_bent(
-        self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str, own: Mapping[str, str]
-    ) -> None:
+    def _refuse_bent(self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str, own: Mapping[str, str]) -> None:
         """Raise DataError when a value would change in the type of the table's column: DuckDB rounds and cuts silently."""
         present = {name.casefold(): kind for name, kind in existing(duck, alias, self._sink.table).items()}
         for name, kind in own.items():

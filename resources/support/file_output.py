@@ -46,12 +46,14 @@ def _value(column: str, kind: DuckDBPyType, form: str) -> str:
             return f"replace(({column} AT TIME ZONE 'UTC')::VARCHAR, ' ', 'T') || 'Z'"
         case "blob", _:
             return f"to_base64({column})"
-        case identity, "csv":
-            return f"{_json(column, kind)}::JSON::VARCHAR" if identity in _NESTED else column
+        case identity, "csv" if identity in _NESTED:
+            return f"to_json({_widened(column, kind)})::VARCHAR"
+        case _, "csv":
+            return column
         case (("float" | "double"), _):
             return _json_number(column)
         case _:
-            return _json(column, kind)
+            return _widened(column, kind)
 
 
 def _json_number(column: str) -> str:
@@ -62,11 +64,10 @@ def _json_number(column: str) -> str:
     )
 
 
-def _json(column: str, kind: DuckDBPyType) -> str:
-    """The column as JSON shows it exactly: DuckDB prints a decimal of up to 18 digits as a double."""
+def _widened(column: str, kind: DuckDBPyType) -> str:
+    """The column with its decimals 38 digits wide: DuckDB prints one of up to 18 digits into JSON as a double."""
     exact = _exact(kind)
-    value = column if exact == str(kind) else f"{column}::{exact}"
-    return f"to_json({value})" if kind.id in _NESTED else value
+    return column if exact == str(kind) else f"{column}::{exact}"
 
 
 def _exact(kind: DuckDBPyType) -> str:

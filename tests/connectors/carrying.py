@@ -14,7 +14,16 @@ from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.names import quoted
-from databrokkr_assets.core.ports import Cursor, LoadMark, ReadsAsRelation, Receipt, Sink, Source, Target, WritesRelation
+from databrokkr_assets.core.ports import (
+    Cursor,
+    LoadMark,
+    ReadsAsRelation,
+    Receipt,
+    Sink,
+    Source,
+    Target,
+    WritesRelation,
+)
 from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.engine.job import Job
 from databrokkr_assets.lake.dataset import Dataset, Snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from databrokkr_assets.core.document import read_documents
-from databrokkr_assets.core.errors import SpecError, SpecErrors
+from databrokkr_assets.core.errors import SpecError, SpecErrors, Where
 from databrokkr_assets.core.reading import read_pipeline
 from databrokkr_assets.core.spec import Pipeline
 from databrokkr_assets.factory.kinds import installed
@@ -25,7 +25,12 @@ def mistakes(tmp_path: Path, yaml: str) -> list[tuple[int, str, str]]:
     """Line within `yaml`, what is wrong, how to mend it."""
     with pytest.raises(SpecErrors) as caught:
         read(tmp_path, yaml)
-    return [(error.where.line - 2, error.what, error.mend) for error in caught.value.errors]  # type: ignore[union-attr]
+    return [(_line(error) - 2, error.what, error.mend) for error in caught.value.errors]
+
+
+def _line(error: SpecError) -> int:
+    assert isinstance(error.where, Where) and error.where.line is not None
+    return error.where.line
 
 
 def test_a_pipeline_of_six_lines(tmp_path: Path) -> None:
