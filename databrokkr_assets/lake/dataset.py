@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -83,7 +83,7 @@ class Snapshot:
         self.table_id = str(table.metadata().id)
         self.schema: pa.Schema = pa.schema(table.schema().to_arrow())
         self.files = tuple(sorted(table.file_uris()))
-        self.last = next(self._records(None), None)
+        self.last = self._newest()
 
     @property
     def number(self) -> int:
@@ -113,7 +113,7 @@ class Snapshot:
                 f"the target says it holds version {since} of {self.dataset.node}, which has only {self.version}",
                 mend="the dataset was made anew: delete the node's row from the target's _databrokkr_loads",
             )
-        loads = None if since is None else list(self._records_since(since))
+        loads = None if since is None else self._records_since(since)
         if loads is None or any(load.disposition == "replace" for load in loads):
             return Changes(self.query(duck), whole=True)
         folders = tuple(f"/{load.folder}/part-" for load in loads)
@@ -147,20 +147,22 @@ class Snapshot:
         listed_columns = columns(self.schema.names) if as_stored else types.read_back(self.schema)
         return f"SELECT {listed_columns} FROM ({stored})"
 
-    def _records_since(self, version: int) -> Iterator[LoadRecord]:
-        """The loads after `version`, oldest first."""
-        return reversed(list(self._records(self.version - version)))
+    def _records_since(self, version: int) -> list[LoadRecord] | None:
+        """The loads after `version`, oldest first; `None` when the log no longer goes back so far."""
+        count = self.version - version
+        commits = self.table.history(count) if count else []
+        if len(commits) < count:
+            return None
+        return [record for record in map(LoadRecord.from_commit, reversed(commits)) if record]
 
-    def records(self) -> Iterator[LoadRecord]:
-        """Every load that the log still knows, newest first."""
-        return filter(None, map(LoadRecord.from_commit, self.table.history()))
+    def knows(self, folder: str) -> bool:
+        """Whether the files of a load's folder were ever published."""
+        if any(f"/{folder}/" in uri for uri in self.files):
+            return True
+        records = map(LoadRecord.from_commit, self.table.history())
+        return any(record is not None and record.folder == folder for record in records)
 
-    def _records(self, limit: int | None) -> Iterator[LoadRecord]:
-        """The loads of the newest `limit` commits (of all, without it), newest first."""
-        step = 1 if limit is None else limit
-        if step == 0:
-            return
-        commits = self.table.history(step)
-        if limit is None and commits and LoadRecord.from_commit(commits[0]) is None:
-            commits = self.table.history()
-        yield from filter(None, map(LoadRecord.from_commit, commits))
+    def _newest(self) -> LoadRecord | None:
+        """The last load; commits that are no loads (a new column) may stand after it."""
+        newest = LoadRecord.from_commit(next(iter(self.table.history(1)), {}))
+        return newest or next(filter(None, map(LoadRecord.from_commit, self.table.history())), None)

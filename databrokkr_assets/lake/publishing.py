@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
@@ -50,6 +50,7 @@ class Stage:
         self.folder = f"load-{number:08d}-{load_id}"
         self.files: list[StagedFile] = []
         self.schema = pa.schema([])
+        self.committing = False
         self._takes = 0
 
     @property
@@ -98,9 +99,13 @@ class Stage:
         self._marker.touch()
 
     def discard(self) -> None:
-        """Remove every trace of a load that was not published."""
-        self.store.delete()
-        self._marker.delete()
+        """Remove every trace of a load that was not published.
+
+        One that died while it committed is left to `sweep`: the log may have it, and then its files are the dataset.
+        """
+        if not self.committing:
+            self.store.delete()
+            self._marker.delete()
 
     def settle(self) -> None:
         """Forget the mark of a load that was published."""
@@ -149,6 +154,7 @@ def publish(
         max_commit_retries=0,
     )
     adds = [_add(file) for file in stage.files if file.rows]
+    stage.committing = True
     try:
         if before is None:
             create_table_with_add_actions(
@@ -161,15 +167,25 @@ def publish(
             )
         else:
             _commit(before, stage, how, adds, properties, replacing)
-    except (CommitFailedError, DeltaError) as error:
-        raise Unavailable(
-            f"{dataset.node} was published by another run in the meantime, so this load was given up ({error})",
-            mend="nothing is lost: run it again",
-        ) from error
+    except DeltaError as error:
+        return _after_failure(dataset, stage, error)
     stage.settle()
     after = dataset.open()
     assert after is not None
     return after
+
+
+def _after_failure(dataset: Dataset, stage: Stage, error: DeltaError) -> Snapshot:
+    """A commit that failed may have been made all the same, when only its reply was lost: the log knows."""
+    after = dataset.open()
+    if after is not None and after.last is not None and after.last.folder == stage.folder:
+        stage.settle()
+        return after
+    stage.committing = False
+    raise Unavailable(
+        f"{dataset.node} was published by another run in the meantime, so this load was given up ({error})",
+        mend="nothing is lost: run it again",
+    ) from error
 
 
 def _commit(
@@ -250,7 +266,7 @@ def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:
         number = int(folder.split("-")[1])
         if before is None or number > before.number:
             continue
-        if folder not in {record.folder for record in before.records()}:
+        if not before.knows(folder):
             dataset.store.child(folder).delete()
             removed.append(folder)
         dataset.store.child(STAGING, folder).delete()

@@ -1,7 +1,7 @@
 """DuckDB files: reads tables and queries, and writes tables exactly once.
 
-The file is attached to the DuckDB that does the load's work, so rows go straight from Parquet into it and back. One process
-at a time may write a file; whoever comes second waits for it, and says for whom.
+The file is attached to the DuckDB that does the load's work, so rows go straight from Parquet into it and back. One
+process at a time may write a file; whoever comes second waits for it, and says for whom.
 """
 
 from __future__ import annotations
@@ -480,7 +480,7 @@ class DuckDBLoad(Load, WritesRelation):
             duck.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
 
     def _refuse_bent(self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str, own: Mapping[str, str]) -> None:
-        """Raise DataError when a value would change in the type of the table's column: DuckDB rounds and cuts silently."""
+        """Raise DataError when a value would change in the type of the table's column; DuckDB would do so silently."""
         present = {name.casefold(): kind for name, kind in existing(duck, alias, self._sink.table).items()}
         for name, kind in own.items():
             column, target = quoted(name), present[name.casefold()]

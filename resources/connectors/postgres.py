@@ -2,8 +2,8 @@
 
 Reading. The server runs one `COPY (SELECT …) TO STDOUT (FORMAT binary)` in a repeatable-read transaction, and DuckDB's
 scanner takes the rows as they come: bounded memory for any table, analyzed or not, and no row passes through Python.
-Splitting a table into page ranges, the scanner's own way, is hardly faster on two cores, and can neither guard values nor
-use an index.
+Splitting a table into page ranges, the scanner's own way, is hardly faster on two cores, and can neither guard values
+nor use an index.
 
 Writing. Rows are staged in an unlogged table beside the target, outside of any long transaction. `commit` then applies
 them and writes the ledger in one transaction.
@@ -157,8 +157,8 @@ class PostgresSourceSettings(SourceSettings):
     columns: Names = ()
     """The columns to read; without it all of them."""
     cursor: str | None = None
-    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL) are
-    read by the first load only."""
+    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
+    are read by the first load only."""
     as_text: Names = ()
     """Columns to read as PostgreSQL prints them, for values that no other type holds, such as a numeric NaN."""
 
@@ -266,7 +266,7 @@ class PostgresSource(Source, ReadsAsRelation):
             if column.name == self._settings.cursor:
                 if not column.resumable:
                     raise self._spec_error(
-                        f'"{column.name}" cannot be a cursor: it arrives as text, which sorts otherwise than its values',
+                        f'"{column.name}" cannot be a cursor: it arrives as text, which has another order',
                         "choose another column, or cast it in a `query`, e.g. to numeric(38,0) or timestamptz",
                     )
                 names = tuple(one.name for one in found)
@@ -525,8 +525,8 @@ class PostgresLoad(Load, WritesRelation):
     def commit(self) -> Receipt:
         """Apply the staged rows and write the ledger in one transaction.
 
-        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also when
-        another load came first. Should the server die while it commits, the next run finds in the ledger what happened.
+        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also
+        when another load came first. Should the server die meanwhile, the ledger tells the next run what happened.
         """
         sink, place = self._sink, f"{self._sink.server.place}/{self._sink.table}"
         if not self._wires:

@@ -1,11 +1,11 @@
 """Reading only what is new by a column that grows, losing no row and doubling none.
 
-Rows may share the greatest value that a load has seen, and some of them may be committed later. So the next load asks for
-that value again, and drops as many rows of each content as it has seen: the cursor keeps, beside the value, a hash of
-every row that carried it, with a count.
+Rows may share the greatest value that a load has seen, and some of them may be committed later. So the next load asks
+for that value again, and drops as many rows of each content as were seen: the cursor keeps, beside the value, a hash
+of every row that carried it, with a count.
 
-The hashes are DuckDB's, over the rows as they arrive, so this serves every source that DuckDB reads. A row is told by its
-whole content: one that changed without moving the column comes again.
+The hashes are DuckDB's, over the rows as they arrive, so this serves every source that DuckDB reads. A row is told by
+its whole content: one that changed without moving the column comes again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _ENDLESS = ("infinity", "-infinity", "inf", "-inf", "nan")
 class Incremental:
     """Reads by `column`, of DuckDB type `type`, among the stream's `columns`.
 
-    `merging` tells that rows meet the table by key, so that a row read twice does no harm. `ordered` gives the rows in the
-    column's order, so that the last of several rows with one key is the newest.
+    `merging` tells that rows meet the table by key, so that a row read twice does no harm. `ordered` gives the rows in
+    the column's order, so that the last of several rows with one key is the newest.
     """
 
     column: str
@@ -112,8 +112,8 @@ class Incremental:
         if self.merging:
             return None
         raise DataError(
-            f'{ties} rows share the newest value of the cursor column "{self.column}", so rows that come later with that '
-            "value could not be told from them",
+            f'{ties} rows share the newest value of the cursor column "{self.column}", so rows that come later with '
+            "that value could not be told from them",
             mend="choose a finer cursor, such as a timestamp or a growing id, or use `disposition: merge` with `keys`",
         )
 

@@ -1,7 +1,7 @@
 """The ledger that a database target keeps of our loads, so that a load is applied once whatever is lost on the way.
 
-The same SQL serves PostgreSQL and DuckDB. The ledger stands in the target table's schema and is written in the transaction
-that applies the rows.
+The same SQL serves PostgreSQL and DuckDB. The ledger stands in the target table's schema and is written in the
+transaction that applies the rows.
 """
 
 from __future__ import annotations

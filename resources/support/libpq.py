@@ -1,6 +1,6 @@
-"""Sessions with a PostgreSQL server: for psycopg, for DuckDB's scanner and for ADBC; tried again, and failing in our words.
+"""Sessions with a PostgreSQL server, for psycopg, DuckDB's scanner and ADBC: tried again, and failing in our words.
 
-The password goes to the drivers only: to DuckDB as a secret, and never into an error, which may quote what a driver said.
+The password goes to the drivers only: to DuckDB as a secret, and never into an error, which may quote a driver.
 """
 
 from __future__ import annotations

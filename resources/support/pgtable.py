@@ -119,11 +119,12 @@ def apply(session: Session, table: TableName, stage: TableName, pairs: Sequence[
 
 
 def _empty(session: Session, table: TableName) -> None:
-    """DELETE, not TRUNCATE: that would lock readers out while the rows come in, and a reader whose snapshot is older would
-    find the table empty."""
+    """DELETE, not TRUNCATE: that would lock readers out while the rows come in, and a reader whose snapshot is older
+    would find the table empty."""
     referring = session.execute(
         "SELECT conrelid::regclass::text FROM pg_constraint "
-        "WHERE confrelid = to_regclass(%s) AND contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND conrelid <> confrelid",
+        "WHERE confrelid = to_regclass(%s) AND contype = 'f' AND confdeltype IN ('c', 'n', 'd') "
+        "AND conrelid <> confrelid",
         (table.sql,),
     ).fetchone()
     if referring:
@@ -158,7 +159,8 @@ def _unique(session: Session, table: TableName, keys: Sequence[str]) -> None:
     """Make sure that a unique index on the keys stands, which `ON CONFLICT` needs."""
     found = session.execute(
         "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(%s) AND indisunique AND indimmediate AND indisvalid "
-        "AND indpred IS NULL AND indexprs IS NULL AND indnkeyatts = %s AND ARRAY(SELECT attname::text FROM pg_attribute "
+        "AND indpred IS NULL AND indexprs IS NULL AND indnkeyatts = %s "
+        "AND ARRAY(SELECT attname::text FROM pg_attribute "
         "WHERE attrelid = indrelid AND attnum = ANY((indkey::int2[])[0:indnkeyatts - 1])) @> %s::text[]",
         (table.sql, len(keys), list(keys)),
     ).fetchone()

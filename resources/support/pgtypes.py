@@ -1,7 +1,7 @@
 """PostgreSQL's types and DuckDB's: how a column is read and written so that no value changes.
 
-DuckDB's scanner alone would read a numeric without precision as DOUBLE and a numeric NaN as 0. So the server itself is asked
-for the text of what DuckDB has no type for, and for an error where a value of a known type is beyond DuckDB's: the guard
+DuckDB's scanner alone would read a numeric without precision as DOUBLE and a numeric NaN as 0. So the server itself is
+asked for the text of what DuckDB has no type for, and for an error where a value is beyond DuckDB's type: the guard
 stands in the query, so it sees the same snapshot as the rows. `docs/types.md` shows the result.
 """
 

@@ -1,4 +1,4 @@
-"""Trying again: a few times, with pauses that grow and are spread by chance so that clients do not come back at once."""
+"""Trying again: a few times, with pauses that grow and are spread by chance so that clients do not come together."""
 
 from __future__ import annotations
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,6 +143,42 @@ def test_a_load_that_died_after_its_commit_is_not_swept(duck: duckdb.DuckDBPyCon
     dataset.store.child("_databrokkr_staging", "load-00000001-a").touch()
     assert sweep(dataset, snapshot) == []
     assert rows(duck, snapshot) == [(1,)]
+
+
+def test_a_lost_reply_is_no_failure(
+    duck: duckdb.DuckDBPyConnection, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(duck, dataset, "SELECT 1 AS id", Append(), "a")
+    commit = DeltaTable.create_write_transaction
+
+    def committed_but_not_heard(*arguments: Any, **more: Any) -> None:
+        commit(*arguments, **more)
+        raise DeltaError("the connection was reset")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", committed_but_not_heard)
+    assert rows(duck, load(duck, dataset, "SELECT 2 AS id", Append(), "b")) == [(1,), (2,)]
+
+
+def test_a_load_that_dies_while_it_commits_keeps_its_files(
+    duck: duckdb.DuckDBPyConnection, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, before = staged(duck, dataset, "SELECT 1 AS id", Append(), "a")
+    published = publish(dataset, before, stage, Append(), record(stage, Append(), "a"))
+    stage.committing = True
+    stage.discard()
+    assert rows(duck, published) == [(1,)]
+
+
+def test_a_log_that_no_longer_goes_back_so_far_gives_all_rows(
+    duck: duckdb.DuckDBPyConnection, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(duck, dataset, "SELECT 1 AS id", Append(), "a")
+    load(duck, dataset, "SELECT 2 AS id", Append(), "b")
+    now = load(duck, dataset, "SELECT 3 AS id", Append(), "c")
+    history = now.table.history(1)
+    monkeypatch.setattr(DeltaTable, "history", lambda table, limit=None: history)
+    changes = now.changes(duck, first.version)
+    assert changes.whole and len(duck.sql(changes.query).fetchall()) == 3
 
 
 def test_changes_are_what_came_since(duck: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
