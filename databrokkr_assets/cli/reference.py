@@ -9,10 +9,8 @@ Only what this distribution brings is listed, so that a plugin which happens to 
 from __future__ import annotations
 
 import inspect
-import json
 import sys
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,19 +19,24 @@ import typer
 from pydantic import BaseModel
 
 from databrokkr_assets.cli.main import app, main
+from databrokkr_assets.cli.settings_tables import cell, shown, table
 from databrokkr_assets.core import plugins
+from databrokkr_assets.core.document import read_documents
 from databrokkr_assets.core.ports import Sink
+from databrokkr_assets.core.reading import read_connections, read_pipeline
 from databrokkr_assets.core.spec import (
     CheckSettings,
     ConnectionSettings,
     FileArrival,
     NodeSettings,
     Pipeline,
+    Place,
     ScheduleSettings,
     SinkSettings,
     SourceSettings,
     TransformSettings,
 )
+from databrokkr_assets.factory.kinds import installed
 from databrokkr_assets.factory.schema import LakeSettings
 from resources.base import Connector
 from resources.registry import connector
@@ -112,9 +115,9 @@ def _own(group: str) -> list[str]:
 
 
 def _pipeline() -> str:
-    tables = {name: _table(model, beside=NodeSettings) for name, model in _TABLES.items() if _is_node(model)}
-    tables |= {name: _table(model) for name, model in _TABLES.items() if name not in tables}
-    tables["pipeline"] = _table(Pipeline, meanings=_MEANINGS, optional=("name",))
+    tables = {name: table(model, beside=NodeSettings) for name, model in _TABLES.items() if _is_node(model)}
+    tables |= {name: table(model) for name, model in _TABLES.items() if name not in tables}
+    tables["pipeline"] = table(Pipeline, meanings=_MEANINGS, optional=("name",))
     docs = {f"about_{name}": _doc(model) for name, model in _TABLES.items()} | {"about_pipeline": _doc(Pipeline)}
     page = Template((DOCS / "templates" / "pipeline.md.template").read_text())
     return page.substitute(tables, **docs, transforms_there=_links(_own(plugins.TRANSFORMS), "transforms/"))
@@ -128,7 +131,7 @@ def _transform(name: str) -> str:
     model: type[TransformSettings] = plugins.load(plugins.TRANSFORMS, name)
     common = "Beside these, the [keys of every transform](../pipeline.md#transforms).\n"
     return "\n".join(
-        [f"# {name}\n", f"{_doc(model)}\n", _table(model, beside=TransformSettings), common, *_example(name)]
+        [f"# {name}\n", f"{_doc(model)}\n", table(model, beside=TransformSettings), common, *_example(name)]
     )
 
 
@@ -136,7 +139,7 @@ def _connectors() -> str:
     head = "| connector | reads | writes | dispositions of its sink | delivery | extra |\n|---|---|---|---|---|---|"
     rows = [_connector_row(connector(name)) for name in _own(plugins.CONNECTORS)]
     note = (
-        "`databrokkr connectors` lists what is installed, plugins included. "
+        "`databrokkr connectors` lists what is installed, plugins included.\n"
         "[Write a connector](../guide-connector.md) tells how to add one."
     )
     return "\n".join(["# Connectors\n", head, *rows, "", note])
@@ -161,7 +164,7 @@ def _connector(found: Connector) -> str:
     )
     parts = [f"# {found.name}\n", f"{found.summary}\n", extra]
     if found.connection:
-        parts += ["## Connection\n", f"{_doc(found.connection)}\n", _table(found.connection, beside=ConnectionSettings)]
+        parts += ["## Connection\n", f"{_doc(found.connection)}\n", table(found.connection, beside=ConnectionSettings)]
     if found.source:
         parts += _source(found.source)
     if found.sink:
@@ -174,7 +177,7 @@ def _source(model: type[SourceSettings]) -> Iterator[str]:
     yield f"{_doc(model)}\n"
     how = model.model_construct().default_disposition()
     yield f"Default disposition: `{how}`. {_doc(model.default_disposition)}\n"
-    yield _table(model, beside=SourceSettings)
+    yield table(model, beside=SourceSettings)
     yield "Beside these, the [keys of every source](../reference/pipeline.md#sources).\n"
 
 
@@ -185,16 +188,21 @@ def _sink(model: type[SinkSettings], sink: type[Sink] | None) -> Iterator[str]:
         yield f"- Dispositions: {_dispositions(sink)}; default: `{model.model_construct().how}`."
         yield f"- Delivery: {sink.delivery.value}.\n"
         yield f"{_doc(sink)}\n"
-    yield _table(model, beside=SinkSettings)
+    yield table(model, beside=SinkSettings)
     yield "Beside these, the [keys of every sink](../reference/pipeline.md#sinks).\n"
 
 
 def _sink_of(found: Connector) -> type[Sink] | None:
-    """The class that the settings' `open` gives, when its annotation says more than `Sink`."""
-    if found.sink is None:
-        return None
-    given = typing.get_type_hints(found.sink.open)["return"]
-    return given if issubclass(given, Sink) and hasattr(given, "delivery") else None
+    """The class of the sink in the connector's example; to open one asks no system."""
+    connections: dict[str, ConnectionSettings] = {}
+    file = DOCS / "examples" / f"{found.name}.yaml"
+    for document in read_documents(file) if file.exists() else []:
+        if document.type.endswith(".Connections"):
+            connections = read_connections(document.attributes, document, installed())
+            continue
+        for sink in read_pipeline("example", document.attributes, document, installed()).sinks.values():
+            return type(sink.open(connections.get(sink.connection or ""), Place(DOCS)))
+    return None
 
 
 def _dispositions(sink: type[Sink]) -> str:
@@ -220,80 +228,15 @@ def _command(program: str, command: Any) -> str:
     usage = " ".join([program, command.name, *(f"<{argument.name}>" for argument in arguments)])
     options = " [options]" if len(arguments) < len(command.params) else ""
     rows = [_parameter(parameter) for parameter in command.params]
-    table = "\n".join(["| parameter | default | meaning |\n|---|---|---|", *rows, ""]) if rows else ""
-    return f"## {command.name}\n\n`{usage}{options}`\n\n{command.help}\n\n{table}"
+    rows_told = "\n".join(["| parameter | default | meaning |\n|---|---|---|", *rows, ""]) if rows else ""
+    return f"## {command.name}\n\n`{usage}{options}`\n\n{command.help}\n\n{rows_told}"
 
 
 def _parameter(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
     word = ", ".join(f"`{option}`" for option in parameter.opts) if is_option else f"`{parameter.name}`"
-    default = "required" if parameter.required else _default(parameter.default or None)
-    return f"| {word} | {default} | {_cell(parameter.help or '')} |"
-
-
-# ----- tables of settings
-
-
-def _table(
-    model: type[BaseModel],
-    *,
-    beside: type[BaseModel] | None = None,
-    meanings: Mapping[str, str] | None = None,
-    optional: Iterable[str] = (),
-) -> str:
-    """The keys of a model: all, or with `beside` those that it adds to that one or changes, `type` left out."""
-    schema = model.model_json_schema()
-    known = beside.model_json_schema()["properties"] | {"type": schema["properties"].get("type")} if beside else {}
-    required = set(schema.get("required", ())) - set(optional)
-    rows = [
-        _row(key, facts, schema, "required" if key in required else _default(facts.get("default")), meanings or {})
-        for key, facts in schema["properties"].items()
-        if facts != known.get(key)
-    ]
-    return "\n".join(["| key | type | default | meaning |\n|---|---|---|---|", *rows, ""]) if rows else ""
-
-
-def _row(
-    key: str, facts: Mapping[str, Any], schema: Mapping[str, Any], default: str, meanings: Mapping[str, str]
-) -> str:
-    meaning = facts.get("description") or meanings.get(key, "")
-    return f"| `{key}` | {_words(facts, schema)} | {default} | {_cell(meaning)} |"
-
-
-def _default(value: Any) -> str:
-    if value is None or value in ("", [], {}):
-        return ""
-    plain = int(value) if isinstance(value, float) and value.is_integer() else value
-    return f"`{plain if isinstance(plain, str) else json.dumps(plain)}`"
-
-
-def _words(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """A JSON Schema as an author says it: `text`, `whole number`, `list of text`, `one of a, b`."""
-    match facts:
-        case {"$ref": reference}:
-            return _words(schema["$defs"][reference.rsplit("/", 1)[-1]], schema)
-        case {"properties": _}:
-            return "settings"
-        case {"anyOf": choices}:
-            return " or ".join(dict.fromkeys(_words(one, schema) for one in choices if one != {"type": "null"}))
-        case {"const": value}:
-            return f"`{value}`"
-        case {"enum": values}:
-            return "one of " + ", ".join(f"`{value}`" for value in values)
-        case {"type": "array"}:
-            return f"list of {_words(facts.get('items', {}), schema)}"
-        case {"type": "object", "additionalProperties": dict() | True as values}:
-            return f"mapping of names to {_words(values if isinstance(values, dict) else {}, schema)}"
-        case {"type": "integer" | "number" | "boolean" | "string" as kind}:
-            return _scalar(kind, facts)
-        case _:
-            return "anything"
-
-
-def _scalar(kind: str, facts: Mapping[str, Any]) -> str:
-    words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}[kind]
-    words = "secret text" if facts.get("format") == "password" else words
-    return f"{words}, at least {facts['minimum']}" if "minimum" in facts else words
+    default = "required" if parameter.required else shown(parameter.default or None)
+    return f"| {word} | {default} | {cell(parameter.help or '')} |"
 
 
 def _links(names: Sequence[str], folder: str) -> str:
@@ -302,10 +245,6 @@ def _links(names: Sequence[str], folder: str) -> str:
 
 def _doc(thing: Any) -> str:
     return inspect.getdoc(thing) or ""
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _main(words: Sequence[str]) -> int:

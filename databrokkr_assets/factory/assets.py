@@ -13,12 +13,21 @@ import dagster as dg
 from databrokkr_assets.core.document import Document
 from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.graph import stored_inputs
-from databrokkr_assets.core.spec import CallsPython, ComposesSql, NodeSettings, OnFail, Pipeline
+from databrokkr_assets.core.spec import (
+    CallsPython,
+    ComposesSql,
+    ConnectionSettings,
+    NodeSettings,
+    OnFail,
+    Pipeline,
+    SinkSettings,
+    SourceSettings,
+)
 from databrokkr_assets.engine.composing import composed
 from databrokkr_assets.engine.job import Blocked, Outcome
 from databrokkr_assets.factory import metadata
 from databrokkr_assets.factory.keys import node_key, quarantine_key
-from databrokkr_assets.factory.project import Project
+from databrokkr_assets.factory.project import Project, Unset
 from databrokkr_assets.factory.references import code_reference
 from databrokkr_assets.factory.work import Worker
 from resources.registry import connector
@@ -66,18 +75,19 @@ class _Assets:
     def _deps(self, node: str) -> list[dg.AssetKey]:
         source = self._pipeline.sources.get(node)
         if source is not None:
-            origins = source.origins(self._known_connection(source.connection))
+            origins = source.origins(self._connection(source)) if self._usable(source) else ()
             self._project.origins |= {origin.key: origin for origin in origins}
             return [dg.AssetKey(list(origin.key)) for origin in origins]
         # Dagster orders steps by direct dependencies: what stands behind a node that is not stored is named too.
         names = dict.fromkeys([*self._pipeline.inputs_of(node), *stored_inputs(self._pipeline, node)])
         return [node_key(self._pipeline.name, name) for name in names]
 
-    def _known_connection(self, name: str | None) -> Any:
-        try:
-            return self._project.connection(name)
-        except DatabrokkrError:
-            return None  # its variables are not set here: lineage is less exact, nothing else
+    def _connection(self, settings: SourceSettings | SinkSettings) -> ConnectionSettings | None:
+        return self._project.connection(settings.connection)
+
+    def _usable(self, settings: SourceSettings | SinkSettings) -> bool:
+        """Whether the connection's variables are set here; where not, the asset is shown without what they tell."""
+        return not isinstance(self._project.connections.get(settings.connection or ""), Unset)
 
     def _kinds(self, node: str) -> set[str]:
         pipeline = self._pipeline
@@ -91,14 +101,7 @@ class _Assets:
     def _facts(self, node: str) -> dict[str, Any]:
         pipeline = self._pipeline
         if node in pipeline.sinks:
-            sink = pipeline.sinks[node]
-            origin = sink.origin(self._known_connection(sink.connection))
-            return {
-                "dagster/table_name": ".".join(origin.key[1:]) or origin.key[0],
-                "dagster/storage_kind": origin.kind,
-                "dagster/uri": origin.uri,
-                "databrokkr/disposition": str(sink.how),
-            }
+            return self._target_facts(node, pipeline.sinks[node])
         settings = pipeline.sources.get(node) or pipeline.transforms[node]
         facts: dict[str, Any] = {"databrokkr/zone": settings.zone.value}
         if node in pipeline.sources:
@@ -110,6 +113,16 @@ class _Assets:
             facts["dagster/storage_kind"] = "delta"
             facts["dagster/uri"] = worker.dataset(node).store.url
             facts["dagster/table_name"] = f"{settings.zone.value}.{pipeline.name}.{node}"
+        return facts
+
+    def _target_facts(self, node: str, sink: SinkSettings) -> dict[str, Any]:
+        facts: dict[str, Any] = {"databrokkr/disposition": str(sink.how)}
+        if self._usable(sink):
+            origin = sink.origin(self._connection(sink))
+            self._project.targets[origin.key] = (self._pipeline.name, node)
+            facts["dagster/table_name"] = ".".join(origin.key[1:]) or origin.key[0]
+            facts["dagster/storage_kind"] = origin.kind
+            facts["dagster/uri"] = origin.uri
         return facts
 
     def _references(self, node: str) -> dict[str, Any]:
@@ -153,7 +166,7 @@ class _Assets:
 
     def _pool(self, node: str) -> str | None:
         sink = self._pipeline.sinks.get(node)
-        return sink.pool(self._known_connection(sink.connection)) if sink is not None else None
+        return sink.pool(self._connection(sink)) if sink is not None and self._usable(sink) else None
 
 
 def _run(context: dg.AssetExecutionContext, worker: Worker, node: str) -> Outcome:

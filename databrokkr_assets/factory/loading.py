@@ -138,6 +138,7 @@ def _shared(project: Project) -> dg.Definitions:
     origins = [
         dg.AssetSpec(
             key=list(origin.key),
+            deps=[dg.AssetKey(list(project.targets[origin.key]))] if origin.key in project.targets else [],
             kinds={origin.kind},
             group_name="external",
             metadata={"dagster/uri": origin.uri},

@@ -25,12 +25,17 @@ class Unset:
 
 @dataclass
 class Project:
-    """What the parts of a project know of each other."""
+    """What the parts of a project know of each other.
+
+    `origins` are the external assets that sources read, `targets` the sinks (pipeline and node) that write such ones: a
+    table that one pipeline writes and another reads is one asset between them.
+    """
 
     root: Path
     connections: dict[str, ConnectionSettings | Unset] = field(default_factory=dict)
     lake: Store | None = None
     origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
+    targets: dict[tuple[str, ...], tuple[str, str]] = field(default_factory=dict)
 
     @property
     def place(self) -> Place:

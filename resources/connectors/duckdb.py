@@ -16,9 +16,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import duckdb
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
@@ -46,10 +47,7 @@ from resources.base import Connector
 from resources.support import ledger
 from resources.support.columns import arrow_schema, batches, own_columns
 from resources.support.cursor import Incremental
-from resources.support.tables import TableName, in_catalog, table_name, tables_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from resources.support.tables import TableName, table_name, tables_of
 
 log = logging.getLogger("databrokkr")
 
@@ -217,7 +215,9 @@ class DuckDBSource(Source, ReadsAsRelation):
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
         """The rows as a query over `duck`, to which the file stays attached until it is closed."""
         found, incremental = self._described[0], self._incremental
-        query = f"SELECT {columns(list(found))} FROM {self._from(self._file.attach(duck, read_only=True))}"
+        alias = self._file.attach(duck, read_only=True)
+        _look_into(duck, alias)
+        query = f"SELECT {columns(list(found))} FROM {self._from(alias)}"
         if incremental is None:
             return RelationRead(query)
         value = incremental.resumes_at(after)
@@ -237,7 +237,8 @@ class DuckDBSource(Source, ReadsAsRelation):
     def _from(self, alias: str) -> str:
         if self._name:
             return f"{alias}.{self._name.sql}"
-        return f"({in_catalog(self._settings.query or '', 'duckdb', alias, 'main')}) AS databrokkr_query"
+        # The line break ends a comment that the author's query may end with.
+        return f"({(self._settings.query or '').rstrip().rstrip(';')}\n) AS databrokkr_query"
 
     @cached_property
     def _incremental(self) -> Incremental | None:
@@ -251,7 +252,9 @@ class DuckDBSource(Source, ReadsAsRelation):
     @cached_property
     def _described(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """The columns that are read with their types, and the primary key where it is among them."""
-        with duckdb.connect() as duck, self._file.attached(duck, read_only=True) as alias:
+        with duckdb.connect() as duck:
+            alias = self._file.attach(duck, read_only=True)
+            duck.execute(f"USE {alias}")
             try:
                 rows = duck.sql(f"SELECT * FROM {self._from(alias)}")
                 found = dict(zip(rows.columns, map(str, rows.types), strict=True))
@@ -296,6 +299,24 @@ class DuckDBSource(Source, ReadsAsRelation):
 
     def _spec_error(self, what: str, mend: str) -> SpecError:
         return SpecError(what, mend=mend, where=self._told)
+
+
+def _look_into(duck: duckdb.DuckDBPyConnection, alias: str) -> None:
+    """Let queries, and the views of the file, find its tables by the names they have in the file.
+
+    What `duck` has itself comes first, so nothing changes for its owner.
+    """
+    rows = duck.execute(
+        "SELECT current_setting('search_path'), current_catalog(), current_schema(), list(schema_name ORDER BY "
+        "schema_name <> 'main') FROM duckdb_schemas() WHERE database_name = ? AND NOT internal OR "
+        "(database_name = ? AND schema_name = 'main')",
+        [alias, alias],
+    ).fetchone()
+    assert rows is not None
+    path, catalog, schema, schemas = rows
+    found = ",".join(f"{quoted(alias)}.{quoted(name)}" for name in dict.fromkeys(schemas))
+    before = path or f"{quoted(catalog)}.{quoted(schema)}"
+    duck.execute(f"SET search_path = {literal(f'{before},{found}')}")
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -421,7 +442,7 @@ class DuckDBLoad(Load, WritesRelation):
         when another load came first.
         """
         if self._duck is None:
-            self.write(self._target.schema.empty_table().to_batches()[0])
+            self.write(pa.RecordBatch.from_pylist([], self._target.schema))
         assert self._duck is not None
         duck, rows = self._duck, self._in_order(self._duck)
         self._sink.file.make_folder()

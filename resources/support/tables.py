@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.names import quoted
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 _PART = r'("(?:[^"]|"")+"|[^".]+)'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
@@ -53,48 +48,19 @@ def _unquoted(part: str) -> str:
 
 def tables_of(query: str, dialect: str, default: str) -> list[TableName]:
     """The tables that a query reads, each once; none when it cannot be parsed, which the system itself tells better."""
-    from sqlglot.errors import SqlglotError
-
-    try:
-        found = [TableName(table.db or default, table.name) for table in _read_by(_parsed(query, dialect))]
-    except SqlglotError:
-        return []
-    return list(dict.fromkeys(found))
-
-
-def in_catalog(query: str, dialect: str, catalog: str, default: str) -> str:
-    """The query with every table that it reads named in full, so that it runs beside other catalogs.
-
-    Raises SpecError for SQL that cannot be parsed.
-    """
-    from sqlglot import exp
-    from sqlglot.errors import SqlglotError
-
-    try:
-        tree = _parsed(query, dialect)
-        for table in _read_by(tree):
-            table.set("db", exp.to_identifier(table.db or default, quoted=True))
-            table.set("catalog", exp.to_identifier(catalog, quoted=True))
-    except SqlglotError as error:
-        raise SpecError(f"the query cannot be read: {error}", mend="correct its SQL") from error
-    return str(tree.sql(dialect=dialect))
-
-
-def _parsed(query: str, dialect: str) -> exp.Expr:
     import sqlglot
-
-    return sqlglot.parse_one(query, read=dialect)
-
-
-def _read_by(tree: exp.Expr) -> list[exp.Table]:
-    """Tables proper: not the common table expressions, whose names may be those of tables, and not functions."""
     from sqlglot import exp
+    from sqlglot.errors import SqlglotError
     from sqlglot.optimizer.scope import traverse_scope
 
-    found = {
-        id(source): source
-        for scope in traverse_scope(tree)
-        for source in scope.sources.values()
-        if isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier)
-    }
-    return list(found.values())
+    try:
+        # By scope, for a common table expression may have the name of the table that it reads.
+        sources = [
+            source
+            for scope in traverse_scope(sqlglot.parse_one(query, read=dialect))
+            for source in scope.sources.values()
+        ]
+    except SqlglotError:
+        return []
+    tables = [one for one in sources if isinstance(one, exp.Table) and isinstance(one.this, exp.Identifier)]
+    return list(dict.fromkeys(TableName(table.db or default, table.name) for table in tables))

@@ -120,7 +120,7 @@ def refuse_binary(path: Path, name: str, encoding: str) -> None:
     if guess and is_utf8(encoding):
         raise DataError(f"is {guess}, not {encoding}", where=where, mend=f"say `encoding: {guess}`")
     known = next((what for magic, what in _MAGIC.items() if sample.startswith(magic)), None)
-    if known or (not guess and _control_share(sample) > 0.1):
+    if known or (not guess and _is_binary(sample)):
         what = known or "binary data"
         raise DataError(
             f"is no text; it looks like {what.split(';')[0]}",
@@ -129,9 +129,9 @@ def refuse_binary(path: Path, name: str, encoding: str) -> None:
         )
 
 
-def _control_share(sample: bytes) -> float:
+def _is_binary(sample: bytes) -> bool:
     control = sum(byte < 32 and byte not in b"\t\n\r\f\x1a" for byte in sample)
-    return control / max(len(sample), 1)
+    return control > 16 and control > len(sample) / 10
 
 
 def _wide_encoding(sample: bytes) -> str | None:

@@ -74,9 +74,9 @@ MORE = values([(2, "'B'"), (3, "'c'")], "id what")
 # ------------------------------------------------------------------------------------------------- types
 
 TYPED = """CREATE TABLE typed AS SELECT * FROM (VALUES
-    (true, -128::TINYINT, 255::UTINYINT, 65535::USMALLINT, 4294967295::UINTEGER, 18446744073709551615::UBIGINT,
+    (true, (-128)::TINYINT, 255::UTINYINT, 65535::USMALLINT, 4294967295::UINTEGER, 18446744073709551615::UBIGINT,
      (-170141183460469231731687303715884105728)::HUGEINT, 0.1::FLOAT, 'nan'::DOUBLE, 1.10::DECIMAL(12,2),
-     0.99999999999999999999999999999999999999::DECIMAL(38,38), '', 'x'::BLOB, DATE 'infinity', TIME '24:00:00',
+     '0.99999999999999999999999999999999999999'::DECIMAL(38,38), '', 'x'::BLOB, DATE 'infinity', TIME '24:00:00',
      TIMETZ '10:00:00+02', TIMESTAMP '-infinity', TIMESTAMPTZ '2024-01-01 00:00:00.000001+02',
      TIMESTAMP_NS '2024-01-01 00:00:00.123456789', TIMESTAMP_S '2024-01-01 00:00:01', INTERVAL '-1 month 2 days',
      'ffffffff-ffff-ffff-ffff-ffffffffffff'::UUID, '{"a": 1.0}'::JSON, 'a'::ENUM('a', 'b'), '101'::BIT,
@@ -91,8 +91,7 @@ def test_no_value_changes_from_file_to_dataset_to_file(path: Path, tmp_path: Pat
     deliver(job(tmp_path), sink(path), Append())
     assert shown(path) == shown(path, "SELECT * FROM typed")
     kinds = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = "
-    made, was = dict(shown(path, f"{kinds}'target'")), dict(shown(path, f"{kinds}'typed'"))
-    assert {name: kind for name, kind in made.items() if kind != was[name]} == {"ac": "VARCHAR[]"} or made == was
+    assert shown(path, f"{kinds}'target'") == shown(path, f"{kinds}'typed'")
 
 
 def test_batches_hold_the_same_rows_as_the_relation(path: Path) -> None:
@@ -141,16 +140,20 @@ def test_a_query_reads_the_tables_of_the_file(path: Path) -> None:
         "CREATE TABLE orders AS SELECT range AS id FROM range(3)",
         "CREATE SCHEMA s",
         "CREATE TABLE s.x AS SELECT 1 AS id",
+        "CREATE VIEW s.v AS SELECT id FROM orders WHERE id = 2",
     )
-    query = "WITH orders AS (SELECT * FROM orders WHERE id > 0) SELECT id FROM orders UNION ALL SELECT id + 10 FROM s.x -- ok"
-    assert staged(source(path, query=query))[0] == [("1",), ("11",), ("2",)]
+    query = "WITH orders AS (SELECT * FROM orders WHERE id > 0) SELECT id FROM orders "
+    query += "UNION ALL SELECT id + 10 FROM s.x UNION ALL SELECT id + 20 FROM s.v -- ok"
+    assert staged(source(path, query=query))[0] == [("1",), ("11",), ("2",), ("22",)]
     settings = DuckDBSourceSettings(type="duckdb", connection="shop", query=query)
     keys = sorted(origin.key for origin in settings.origins(connection(path)))
-    assert keys == [("shop", "main", "orders"), ("shop", "s", "x")]
+    assert keys == [("shop", "main", "orders"), ("shop", "s", "v"), ("shop", "s", "x")]
 
 
 def test_a_cursor_reads_what_is_new_and_late_rows_of_the_same_value_each_once(path: Path, tmp_path: Path) -> None:
-    run(path, "CREATE TABLE t (at TIMESTAMPTZ, what VARCHAR)", "INSERT INTO t VALUES ('2024-01-02', 'b'), (NULL, 'n')")
+    run(
+        path, 'CREATE TABLE t ("at" TIMESTAMPTZ, what VARCHAR)', "INSERT INTO t VALUES ('2024-01-02', 'b'), (NULL, 'n')"
+    )
     given: dict[str, Any] = {"table": "t", "cursor": "at"}
     rows, cursor = staged(source(path, **given))
     assert [row[1] for row in rows] == ["n", "b"]
@@ -257,7 +260,7 @@ def test_an_empty_load_counts(path: Path) -> None:
 
 def test_a_load_that_fails_changes_nothing(path: Path) -> None:
     run(path, "CREATE TABLE target (id INT PRIMARY KEY, what VARCHAR)", "INSERT INTO target VALUES (2, 'old')")
-    with pytest.raises(DataError, match="[Dd]uplicate key"):
+    with pytest.raises(DataError, match=r"[Dd]uplicate key"):
         written(sink(path), ROWS, Append(), mark(1))
     assert shown(path) == [("2", "old")]
     assert sink(path).last_load(target()) is None
@@ -361,7 +364,6 @@ def test_a_file_that_is_none_says_how_to_mend_it(path: Path) -> None:
 
 
 def test_a_folder_is_made(tmp_path: Path) -> None:
-    written(sink(tmp_path), ROWS, Append(), mark(1)) if False else None
     given = DuckDBSinkSettings(type="duckdb", connection="shop", input="orders", table="t")
     to = given.open(DuckDBConnection(type="duckdb", path="a/b/c.duckdb"), Place(tmp_path))
     written(to, ROWS, Append(), mark(1))
@@ -370,9 +372,10 @@ def test_a_folder_is_made(tmp_path: Path) -> None:
 
 def test_a_table_or_column_that_is_not_there_is_suggested(path: Path) -> None:
     run(path, "CREATE TABLE orders (id INT, amount INT)")
-    for given in ({"table": "ordres"}, {"query": "SELECT * FROM ordres"}):
+    wrongs: list[dict[str, Any]] = [{"table": "ordres"}, {"query": "SELECT * FROM ordres"}]
+    for wrong in wrongs:
         with pytest.raises(SpecError, match="there is no table") as raised:
-            next(source(path, **given).streams())
+            next(source(path, **wrong).streams())
         assert raised.value.mend == 'did you mean "main.orders"?'
     with pytest.raises(SpecError) as raised:
         next(source(path, table="orders", columns="amuont").streams())
