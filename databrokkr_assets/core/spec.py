@@ -169,6 +169,14 @@ class CallsPython(ABC):
     """A transform that is a Python function over its inputs."""
 
     @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the nodes that the function is given."""
+
+    @abstractmethod
+    def joins_inputs(self) -> bool:
+        """Whether the function gets relations of one connection, which it may join, rather than a stream each."""
+
+    @abstractmethod
     def call(self, inputs: Mapping[str, Any]) -> Any:
         """The function's result: an Arrow table, record batch reader, pandas data frame, or DuckDB relation.
 

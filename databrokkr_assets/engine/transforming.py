@@ -19,6 +19,7 @@ from databrokkr_assets.engine.staging import Rows, Staging
 from databrokkr_assets.lake.dataset import Dataset, Snapshot
 
 _RESULT = "databrokkr_result"
+_ROWS_AT_ONCE = 50_000
 
 
 def transform(job: Job, pipeline: Pipeline, node: str, inputs: Mapping[str, Dataset]) -> Outcome:
@@ -30,7 +31,7 @@ def transform(job: Job, pipeline: Pipeline, node: str, inputs: Mapping[str, Data
         before = job.dataset.open()
         snapshots = {name: _opened(dataset) for name, dataset in inputs.items()}
         for name, snapshot in snapshots.items():
-            duck.execute(f"CREATE TEMP VIEW {quoted(name)} AS {snapshot.query(duck)}")
+            duck.execute(f"CREATE VIEW {quoted(name)} AS {snapshot.query(duck)}")
         versions = {name: snapshot.version for name, snapshot in snapshots.items()}
         query, facts = _query(duck, job, pipeline, node, snapshots)
         return Staging(duck, job, before, Replace()).run(Rows(query, inputs=versions, facts=facts))
@@ -56,18 +57,28 @@ def _query(
             "lineage": column_lineage(tree, schemas),
         }
     assert isinstance(settings, CallsPython)
-    given = {name: _relation(duck, pipeline, name) for name in settings.inputs()}
-    return _registered(duck, job.node, settings.call(given)), {}
+    return _registered(duck, job.node, settings.call(_given(duck, pipeline, settings))), {}
 
 
-def _relation(duck: DuckDBPyConnection, pipeline: Pipeline, name: str) -> DuckDBPyRelation:
-    return duck.sql(f"SELECT * FROM {reference(pipeline, name).sql(dialect='duckdb')}")
+def _given(duck: DuckDBPyConnection, pipeline: Pipeline, settings: CallsPython) -> dict[str, DuckDBPyRelation]:
+    """The inputs as relations of cursors of their own.
+
+    A connection that runs another statement ends the stream of the one before: a function that returned such a stream
+    would lose its rows without a word. Relations that it may join must be of one cursor, streams of one each.
+    """
+    shared = duck.cursor()
+    return {
+        name: (shared if settings.joins_inputs() else duck.cursor()).sql(
+            f"SELECT * FROM {reference(pipeline, name).sql(dialect='duckdb')}"
+        )
+        for name in settings.inputs()
+    }
 
 
 def _registered(duck: DuckDBPyConnection, node: str, result: Any) -> str:
     """A query over what a Python function returned."""
     if isinstance(result, DuckDBPyRelation):
-        result.create_view(_RESULT, replace=True)
+        duck.register(_RESULT, result.to_arrow_reader(_ROWS_AT_ONCE))
     elif hasattr(result, "__arrow_c_stream__") or type(result).__module__.startswith("pandas"):
         duck.register(_RESULT, result)
     else:

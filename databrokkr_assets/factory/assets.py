@@ -154,7 +154,7 @@ class _Assets:
             pool=self._pool(node),
         )
         def work(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            outcome = _run(context, Worker(pipeline, project, context.run_id), node)
+            outcome = _run(context, Worker(pipeline, project, context.run.run_id), node)
             yield from metadata.of_checks(outcome, key)
             yield dg.MaterializeResult(asset_key=key, metadata=metadata.of_outcome(outcome, pipeline.name))
 

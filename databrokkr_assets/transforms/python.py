@@ -30,6 +30,9 @@ class Python(TransformSettings, CallsPython):
     def inputs(self) -> tuple[str, ...]:
         return self.input
 
+    def joins_inputs(self) -> bool:
+        return self.gives == "duckdb"
+
     def call(self, inputs: Mapping[str, Any]) -> Any:
         function = self._function()
         given = {name: _given(relation, self.gives) for name, relation in inputs.items()}

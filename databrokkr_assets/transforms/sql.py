@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -66,21 +66,20 @@ def _reads_a_node(table: exp.Table) -> bool:
 
 
 def _is_cte(table: exp.Table) -> bool:
-    node: exp.Expr | None = table
-    while node is not None:
-        named = node.args.get("with_") or node.args.get("with")
-        if named and any(cte.alias == table.name and cte not in _ancestors(table) for cte in named.expressions):
-            return True
-        node = node.parent
+    """Whether the name is one that the query itself defines; only a recursive definition may read itself."""
+    within = list(_ancestors(table))
+    for node in within:
+        clause = node.args.get("with_")
+        for cte in clause.expressions if clause else ():
+            if cte.alias == table.name and (clause.recursive or cte not in within):
+                return True
     return False
 
 
-def _ancestors(node: exp.Expr) -> list[exp.Expr]:
-    found = []
+def _ancestors(node: exp.Expr) -> Iterator[exp.Expr]:
     while node.parent is not None:
         node = node.parent
-        found.append(node)
-    return found
+        yield node
 
 
 def _aliased(read: exp.Expression, table: exp.Table) -> exp.Expression:

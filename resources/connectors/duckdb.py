@@ -465,6 +465,7 @@ class DuckDBLoad(Load, WritesRelation):
         duck.execute(f"CREATE OR REPLACE TEMP TABLE databrokkr_merge AS {self._query}")
         keys = columns(self._how.keys)
         doubles = f"SELECT 1 FROM databrokkr_merge GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+        duck.execute("SET preserve_insertion_order = false")
         last = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY rowid DESC) = 1"
         return f"SELECT * FROM databrokkr_merge{last if duck.execute(doubles).fetchone() else ''}"
 
@@ -521,21 +522,13 @@ class DuckDBLoad(Load, WritesRelation):
                 )
 
     def _apply(self, duck: duckdb.DuckDBPyConnection, table: str, rows: str, names: list[str]) -> int:
-        into = f"({columns(names)})"
+        if isinstance(self._how, Replace):
+            duck.execute(f"DELETE FROM {table}")
         if isinstance(self._how, Merge):
-            keys = {key.casefold() for key in self._how.keys}
+            # Not MERGE INTO: it keeps all that it changes in memory.
             match = " AND ".join(f"target.{quoted(key)} = given.{quoted(key)}" for key in self._how.keys)
-            rest = [quoted(name) for name in names if name.casefold() not in keys]
-            changes = ", ".join(f"{name} = given.{name}" for name in rest)
-            statement = (
-                f"MERGE INTO {table} AS target USING ({rows}) AS given ON {match} "
-                + (f"WHEN MATCHED THEN UPDATE SET {changes} " if changes else "")
-                + f"WHEN NOT MATCHED THEN INSERT {into} VALUES ({columns(names, of='given')})"
-            )
-        else:
-            if isinstance(self._how, Replace):
-                duck.execute(f"DELETE FROM {table}")
-            statement = f"INSERT INTO {table} {into} SELECT {columns(names)} FROM ({rows}) AS given"
+            duck.execute(f"DELETE FROM {table} AS target USING ({rows}) AS given WHERE {match}")
+        statement = f"INSERT INTO {table} ({columns(names)}) SELECT {columns(names)} FROM ({rows}) AS given"
         found = duck.execute(statement).fetchone()
         return int(found[0]) if found else 0
 

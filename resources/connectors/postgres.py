@@ -518,7 +518,10 @@ class PostgresLoad(Load, WritesRelation):
         try:
             self._copy(duck, query, alias)
         except duckdb.Error as error:
-            raise self._explained(error, duck, query) from error
+            ours = self._explained(error, duck, query)
+            if ours is None:
+                raise
+            raise ours from error
         finally:
             duck.execute(f"DETACH {alias}")
 
@@ -579,7 +582,10 @@ class PostgresLoad(Load, WritesRelation):
         except DatabrokkrError:
             raise
         except Exception as error:
-            raise self._explained(error, duck, query) from error
+            ours = self._explained(error, duck, query)
+            if ours is None:
+                raise
+            raise ours from error
 
     def _require_stage(self, session: Session) -> None:
         """An unlogged table loses its rows when the server crashes, and a newer load sweeps it."""
@@ -593,7 +599,8 @@ class PostgresLoad(Load, WritesRelation):
                 where=str(self._sink.table),
             )
 
-    def _explained(self, error: Exception, duck: duckdb.DuckDBPyConnection, query: str) -> Exception:
+    def _explained(self, error: Exception, duck: duckdb.DuckDBPyConnection, query: str) -> DatabrokkrError | None:
+        """Our error for one that came up while staging; `None` for one of reading the rows."""
         server, text = self._sink.server, str(error)
         ours = server.explained(error)
         if ours is not None:
@@ -604,8 +611,10 @@ class PostgresLoad(Load, WritesRelation):
                 mend="remove it in a transform: replace(column, chr(0), '')",
                 where=str(self._sink.table),
             )
+        if "No space left" in text and "COPY" in text:
+            return AccessError(text, mend="free disk space on the server", where=f"connection {server.name}")
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "COPY" not in text:
-            return error
+            return None
         mend = "clean the values in a transform; the message names the column"
         return DataError(server.scrubbed(text), mend=mend, where=str(self._sink.table))
 

@@ -112,15 +112,16 @@ def _tests(text: str) -> list[tuple[int, str]]:
 def holds(text: str, sql_type: str) -> str:
     """SQL: whether the SQL text `text` is NULL or becomes a `sql_type` without losing anything.
 
-    DuckDB's own cast rounds `1.5` to a BIGINT 2, cuts the time off a DATE, drops the offset of a TIMESTAMP, and makes
-    1e400 infinite. `sql_type` is written as DuckDB prints types.
+    DuckDB's own cast rounds `1.5` to a BIGINT 2, cuts the time off a DATE, drops the offset of a TIMESTAMP, makes 1e400
+    infinite, and a day of the word epoch. `sql_type` is written as DuckDB prints types.
     """
     if sql_type == "VARCHAR":
         return "true"
     cast = f"TRY_CAST({text} AS {sql_type})"
     rule = _exactness(text, cast, sql_type)
-    return f"""CASE WHEN {text} IS NULL THEN true WHEN {cast}::VARCHAR = {text} THEN true
-        WHEN {cast} IS NULL THEN false ELSE {rule} END"""
+    timeless = f"WHEN NOT isfinite({cast}) THEN false" if sql_type.startswith(("DATE", "TIMESTAMP")) else ""
+    return f"""CASE WHEN {text} IS NULL THEN true WHEN {cast} IS NULL THEN false {timeless}
+        WHEN {cast}::VARCHAR = {text} THEN true ELSE {rule} END"""
 
 
 def _exactness(text: str, cast: str, sql_type: str) -> str:
@@ -135,7 +136,8 @@ def _exactness(text: str, cast: str, sql_type: str) -> str:
         return f"""(isfinite({cast}) AND regexp_full_match(trim({text}), '{number}')
             OR regexp_full_match(lower(trim({text})), '{names}'))"""
     if sql_type == "DATE":
-        return rf"NOT contains({text}, ':') OR regexp_matches({text}, '[ T]00:00(:00(\.0*)?)?\s*$')"
+        midnight = rf"regexp_matches({text}, '[ T]00:00(:00(\.0*)?)?\s*$')"
+        return f"regexp_matches({text}, '[0-9]') AND (NOT contains({text}, ':') OR {midnight})"
     if sql_type.startswith(("TIMESTAMP", "TIME")):
         return _clock_exactness(text, sql_type)
     return "true"
@@ -145,9 +147,9 @@ def _clock_exactness(text: str, sql_type: str) -> str:
     digits = _FRACTION.get(sql_type, 6)
     finer = rf"regexp_matches({text}, '\.[0-9]{{{digits}}}0*[1-9]')"
     if sql_type.endswith("WITH TIME ZONE"):
-        return f"NOT {finer}"
+        return f"NOT {finer} AND regexp_matches({text}, '[0-9]')"
     if sql_type.startswith("TIME") and not sql_type.startswith("TIMESTAMP"):
         return f"NOT {finer} AND NOT contains({text}, '-')"
     offset = rf"regexp_matches({text}, ':[0-9.]+\s*([+-][0-9:]+|[A-Za-z_/]+)\s*$')"
     utc = rf"regexp_matches({text}, '(Z|UTC|[+-]00(:?00)?)\s*$')"
-    return f"NOT {finer} AND (NOT {offset} OR {utc})"
+    return f"NOT {finer} AND regexp_matches({text}, '[0-9]') AND (NOT {offset} OR {utc})"

@@ -1,8 +1,9 @@
 """Reading only what is new by a column that grows, losing no row and doubling none.
 
-Rows may share the greatest value that a load has seen, and some of them may be committed later. So the next load asks
-for that value again, and drops as many rows of each content as were seen: the cursor keeps, beside the value, a hash
-of every row that carried it, with a count.
+Values must grow in the order in which rows are committed: a row that is committed late, with a value below one that was
+read, is not seen. Rows may share the greatest value that a load has seen, and some of them may be committed later. So the
+next load asks for that value again, and drops as many rows of each content as were seen: the cursor keeps, beside the
+value, a hash of every row that carried it, with a count.
 
 The hashes are DuckDB's, over the rows as they arrive, so this serves every source that DuckDB reads. A row is told by
 its whole content: one that changed without moving the column comes again.
@@ -11,6 +12,7 @@ its whole content: one that changed without moving the column comes again.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,9 @@ Scalar = Callable[[str], Any]
 MOST_TIES = 50_000
 """How many rows may share the greatest value: their hashes stand in the cursor, some two megabytes at most."""
 
-_ORDERED = ("INT", "DECIMAL", "FLOAT", "DOUBLE", "DATE", "TIMESTAMP", "VARCHAR", "UUID")
+_ORDERED = re.compile(
+    r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*\)|FLOAT|DOUBLE|DATE|TIMESTAMP[A-Z_ ]*|VARCHAR|UUID"
+)
 _ENDLESS = ("infinity", "-infinity", "inf", "-inf", "nan")
 
 
@@ -43,7 +47,7 @@ class Incremental:
     ordered: bool = False
 
     def __post_init__(self) -> None:
-        if not any(kind in self.type for kind in _ORDERED) or self.type.endswith(("]", ")[]", "INTERVAL")):
+        if not _ORDERED.fullmatch(self.type):
             raise SpecError(
                 f'"{self.column}" cannot be a cursor: it arrives as {self.type}, which has no order to resume by',
                 mend="choose a column of numbers, dates, timestamps or text that grows, or cast it in a `query`",

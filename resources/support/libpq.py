@@ -30,6 +30,9 @@ EXTRA = "postgres"
 # The text of a value must not depend on how a server or role is set up.
 _SETTINGS = "-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex"
 
+# A peer that vanished without a word is noticed after two minutes, not two hours.
+_ALIVE = {"keepalives_idle": "60", "keepalives_interval": "15", "keepalives_count": "4"}
+
 # What a server says when it is there and refuses us; libpq gives no code for it.
 _REFUSED = re.compile(
     "authentication failed|no password supplied|pg_hba.conf|does not exist|permission denied|not permitted|"
@@ -155,10 +158,13 @@ class Server:
     def _all(self) -> dict[str, str]:
         given = dict(self.parameters)
         given["options"] = f"{given.get('options', '')} {_SETTINGS}".strip()
-        return {"application_name": "databrokkr", "client_encoding": "UTF8", **given}
+        return {"application_name": "databrokkr", "client_encoding": "UTF8", **_ALIVE, **given}
 
     def _unreached(self, text: str) -> DatabrokkrError:
         what, where = self.scrubbed(text.strip()), f"connection {self.name}"
+        if "startup parameter" in text:
+            mend = f"point the connection {self.name} past the pooler, or let the pooler pass the parameter"
+            return AccessError(what, mend=mend, where=where)
         if _refused(text):
             mend = f"correct user, password, database or SSL of the connection {self.name}"
             return AccessError(what, mend=mend, where=where)

@@ -23,7 +23,7 @@ from databrokkr_assets.engine.loading import load
 from resources.connectors.files import FilesSource
 from resources.registry import connector
 from tests.connectors.carrying import job
-from tests.connectors.files_reading import read, reader, write
+from tests.connectors.files_reading import powerless, read, reader, write
 
 
 def later(path: Path, seconds: float = 10) -> None:
@@ -369,10 +369,9 @@ def test_the_connector_is_registered() -> None:
     assert connector("files").source is FilesSource
 
 
-def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    file = write(tmp_path / "1.csv", "a\n1\n")
-    file.chmod(0)
-    with pytest.raises(AccessError, match="cannot be read"):
-        read(file)
+def test_a_file_that_may_not_be_read() -> None:
+    with powerless() as folder:
+        file = write(folder / "1.csv", "a\n1\n")
+        file.chmod(0)
+        with pytest.raises(AccessError, match=r"1\.csv cannot be read: Permission denied"):
+            read(file)

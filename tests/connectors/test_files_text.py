@@ -80,10 +80,27 @@ NUMBERS = st.one_of(
     st.dates().map(str),
     st.datetimes().map(str),
     st.sampled_from(
-        ["007", "+49", "-0", "0", "1e400", "1E5", ".5", "5.", "NaN", "inf", "true", "False", "yes", "12:30"]
+        [
+            "007",
+            "+49",
+            "-0",
+            "0",
+            "1e400",
+            "1E5",
+            ".5",
+            "5.",
+            "NaN",
+            "inf",
+            "epoch",
+            "infinity",
+            "true",
+            "False",
+            "yes",
+            "12:30",
+        ]
     ),
     st.sampled_from(["", " 1", "1,5", "1_0", "٣", "0x10", "9" * 38, "9" * 39, "2013-02-30", "2013-01-01 00:00+02"]),
-    st.sampled_from(["2013-01-01T00:00:00Z"]),
+    st.sampled_from(["2013-01-01T00:00:00Z", "epoch", "infinity"]),
 )
 ALIKE = st.one_of(
     *(st.lists(kind, min_size=1, max_size=5) for kind in (st.integers().map(str), st.dates().map(str), NUMBERS))
