@@ -51,7 +51,8 @@ def rows(dataset: Dataset) -> list[dict[str, Any]]:
     if snapshot is None:
         return []
     with duck_for(dataset.store) as duck:
-        return duck.sql(snapshot.query(duck)).to_arrow_table().to_pylist()
+        found: list[dict[str, Any]] = duck.sql(snapshot.query(duck)).to_arrow_table().to_pylist()
+        return found
 
 
 def letters(worker: Worker) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ def open_duck(megabytes_per_core: int = MOVING) -> Iterator[duckdb.DuckDBPyConne
             }
         )
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it would write into what a command prints
         try:
             yield connection
         finally:

@@ -70,7 +70,9 @@ def _is_cte(table: exp.Table) -> bool:
     within = list(_ancestors(table))
     for node in within:
         clause = node.args.get("with_")
-        for cte in clause.expressions if clause else ():
+        if not isinstance(clause, exp.With):
+            continue
+        for cte in clause.expressions:
             if cte.alias == table.name and (clause.recursive or cte not in within):
                 return True
     return False

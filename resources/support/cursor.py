@@ -1,9 +1,9 @@
 """Reading only what is new by a column that grows, losing no row and doubling none.
 
-Values must grow in the order in which rows are committed: a row that is committed late, with a value below one that was
-read, is not seen. Rows may share the greatest value that a load has seen, and some of them may be committed later. So the
-next load asks for that value again, and drops as many rows of each content as were seen: the cursor keeps, beside the
-value, a hash of every row that carried it, with a count.
+Values must grow in the order in which rows are committed: a row that is committed late, with a value below one that
+was read, is not seen. Rows may share the greatest value that a load has seen, and some of them may be committed later.
+So the next load asks for that value again, and drops as many rows of each content as were seen: the cursor keeps,
+beside the value, a hash of every row that carried it, with a count.
 
 The hashes are DuckDB's, over the rows as they arrive, so this serves every source that DuckDB reads. A row is told by
 its whole content: one that changed without moving the column comes again.

@@ -27,9 +27,14 @@ class FileLedger:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
 
-    def last(self, node: str) -> LoadMark | None:
-        """The newest load of a node. Raises DataError when the ledger cannot be read."""
+    def last(self, node: str, file: str | None = None) -> LoadMark | None:
+        """The newest load of a node; with `file`, only if it went there and the file is still there.
+
+        Raises DataError when the ledger cannot be read.
+        """
         entry = self._entries().get(node)
+        if entry and file and not (entry["file"] == file and self.path.with_name(file).exists()):
+            return None
         return LoadMark(**{name: entry[name] for name in _FIELDS}) if entry else None
 
     def write(self, node: str, load: LoadMark, facts: Mapping[str, Any]) -> None:

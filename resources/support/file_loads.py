@@ -28,12 +28,12 @@ _ABANDONED = 24 * 3600
 
 @dataclass(frozen=True)
 class Destination:
-    """The file that a load writes; of an appended folder, a file without rows is not kept."""
+    """The file that a load writes: one that each load replaces, or a new one, which is not kept without rows."""
 
     path: Path
     format: str
     packing: str | None
-    keep_empty: bool
+    replaced: bool
 
 
 class FileLoad(Load, WritesRelation):
@@ -70,7 +70,7 @@ class FileLoad(Load, WritesRelation):
             if self._is_there():
                 return Receipt(self._rows, str(path), already=True)
             size = self._staged.stat().st_size
-            if self._rows or self._to.keep_empty:
+            if self._rows or self._to.replaced:
                 publish(self._staged, path)
             else:
                 path.unlink(missing_ok=True)  # of an attempt that had rows and crashed before the ledger
@@ -95,7 +95,7 @@ class FileLoad(Load, WritesRelation):
 
     def _is_there(self) -> bool:
         """Whether the ledger names this load. Raises Unavailable when it names another than the one before."""
-        last = self._ledger.last(self._target.node)
+        last = self._ledger.last(self._target.node, self._to.path.name if self._to.replaced else None)
         if last and (last.dataset, last.version) == (self._load.dataset, self._load.version):
             return True
         if (last.version if last else None) != self._load.after:

@@ -35,8 +35,10 @@ class FilesWriter(Sink):
     appends: bool
 
     def last_load(self, target: Target) -> LoadMark | None:
-        """The newest load of the node in the folder's ledger."""
-        return FileLedger(self.path if self.appends else self.path.parent).last(target.node)
+        """The newest load of the node in the folder's ledger; of a replaced file only while the file is there."""
+        if self.appends:
+            return FileLedger(self.path).last(target.node)
+        return FileLedger(self.path.parent).last(target.node, self.path.name)
 
     @contextmanager
     def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[FileLoad]:
@@ -57,7 +59,7 @@ class FilesWriter(Sink):
         if not isinstance(how, Append if self.appends else Replace):
             raise SpecError(f"{self.path} cannot be written by {how}", mend="`append` needs a folder, `replace` a file")
         path = self.path / self._name(target, load) if self.appends else self.path
-        return Destination(path, self.format, self.packing, keep_empty=not self.appends)
+        return Destination(path, self.format, self.packing, replaced=not self.appends)
 
     def _name(self, target: Target, load: LoadMark) -> str:
         """The name of an appended file: from where the load starts, not from its id.

@@ -21,12 +21,12 @@ from resources.support.csv_types import holds
 from resources.support.found_files import FoundFile
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
+from resources.support.json_types import holds_parts, is_nested
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import is_utf8, lines, refuse_binary
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
-_NESTED = {"list", "struct", "map", "array", "union"}
 _ROWS_AT_ONCE = 10_000
 
 
@@ -72,7 +72,7 @@ class JsonLoad:
 
     def __init__(self, duck: duckdb.DuckDBPyConnection, options: JsonOptions, work: WorkFolder) -> None:
         self._duck, self._options, self._work = duck, options, work
-        self._exact = {name for name, kind in options.columns.items() if kind.startswith("DECIMAL")}
+        self._exact = {name for name, kind in options.columns.items() if "DECIMAL" in kind}
 
     def relation(self, files: Sequence[FoundFile]) -> RelationRead | None:
         """The objects of the files as a query, in the order of the files; `None` when there is no object.
@@ -247,13 +247,11 @@ def _is_nested(structure: Any) -> bool:
 
 def _written(kind: str) -> str:
     """As what a declared column is read before it is cast: as text, or as JSON where the type has parts."""
-    return "JSON" if kind == "JSON" or duckdb.sqltype(kind).id in _NESTED else "VARCHAR"
+    return "JSON" if is_nested(kind) else "VARCHAR"
 
 
 def _holds(name: str, kind: str) -> str:
-    if _written(kind) == "VARCHAR":
-        return holds(quoted(name), kind)
-    return f"{quoted(name)} IS NULL OR TRY_CAST({quoted(name)} AS {kind}) IS NOT NULL"
+    return holds_parts(quoted(name), kind) if is_nested(kind) else holds(quoted(name), kind)
 
 
 def _number_look(name: str) -> str:

@@ -118,17 +118,13 @@ class _Literal(str):
 
 def _with_exact_texts(text: str, exact: Collection[str]) -> str:
     found = json.loads(text, parse_float=_Literal)
-    return json.dumps({name: _exact(value) if name in exact else _plain(value) for name, value in found.items()})
+    return json.dumps({name: _with_floats(value, str if name in exact else float) for name, value in found.items()})
 
 
-def _exact(value: Any) -> Any:
-    return str(value) if isinstance(value, _Literal) else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as DuckDB would have read them."""
+def _with_floats(value: Any, kind: type) -> Any:
+    """The value with each such number as a text, or as DuckDB would have read it."""
     if isinstance(value, _Literal):
-        return float(value)
+        return kind(value)
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return {name: _plain(item) for name, item in value.items()} if isinstance(value, dict) else value
+        return [_with_floats(item, kind) for item in value]
+    return {name: _with_floats(item, kind) for name, item in value.items()} if isinstance(value, dict) else value

@@ -273,7 +273,7 @@ def bent(staged: str, target: str, column: str) -> str | None:
         changed = f"{cast} IS NOT DISTINCT FROM NULL"  # false, but for the cast itself, which may fail
     elif textual and target == "date":
         changed = f"CASE WHEN {column} ~ ':' THEN {changed} ELSE {cast} IS NOT DISTINCT FROM NULL END"
-    if textual and target.startswith("time"):
+    if staged == "text" and target.startswith("time"):
         changed = rf"{changed} OR {column} ~ '\.\d{{6}}\d*[1-9]'"
     return f"{column} IS NOT NULL AND ({changed})"
 

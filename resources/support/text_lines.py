@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
 
     Of a line longer than `LIMIT` the beginning is given.
     """
-    wrong = f"not valid {encoding}{_looks_like(path, encoding)}"
+    wrong = cache(lambda: f"not valid {encoding}{_looks_like(path, encoding)}")
     end, number, rest, skipping = "", 0, "", False
     for text in decoded(path, encoding):
         end = end or _end_of_lines(text)
@@ -95,14 +96,14 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
         for line in whole:
             number += 1
             if not skipping:
-                yield Line(number, line, None if clean or is_clean(line) else wrong, end)
+                yield Line(number, line, None if clean or is_clean(line) else wrong(), end)
             skipping = False
         if len(rest) > LIMIT:
             if not skipping:
                 yield Line(number + 1, rest[:LIMIT], f"longer than {LIMIT:,} characters", end)
             rest, skipping = "", True
     if rest and not skipping:
-        yield Line(number + 1, rest, None if is_clean(rest) else wrong, end)
+        yield Line(number + 1, rest, None if is_clean(rest) else wrong(), end)
 
 
 def _end_of_lines(text: str) -> str:

@@ -11,16 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from databrokkr_assets.core.disposition import Append
 from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError
 from databrokkr_assets.core.spec import Pipeline
 from databrokkr_assets.engine.job import Job
+from databrokkr_assets.engine.loading import load
 from databrokkr_assets.engine.transforming import transform
 from databrokkr_assets.lake.dataset import Dataset
 from databrokkr_assets.lake.store import Store
 from databrokkr_assets.transforms.python import Python
 from databrokkr_assets.transforms.sql import Sql
 from tests.engine.test_staging import Query, table
-from tests.engine.test_staging import load as load_source
 
 
 @pytest.fixture
@@ -32,13 +33,11 @@ def functions(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 def run(tmp_path: Path, function: str = "functions_of_a_test:given", **settings: Any) -> list[tuple[Any, ...]]:
-    from databrokkr_assets.core.disposition import Append
-
     def job(node: str) -> Job:
         lake = Store(str(tmp_path))
         return Job(f"p/{node}", Dataset(lake.child("raw", node), node), Dataset(lake.child("aside", node), node))
 
-    load_source(job("rows"), Query("SELECT i AS id FROM range(3) t(i)"), Append())
+    load(job("rows"), Query("SELECT i AS id FROM range(3) t(i)"), Append())
     settings = {"input": ("doubled",), **settings}
     pipeline = Pipeline(
         name="p",

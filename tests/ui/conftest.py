@@ -1,4 +1,4 @@
-"""One Dagster for all tests of its UI: a project with sound, broken, gated and watched pipelines, in a browser's reach."""
+"""One Dagster for all tests of its UI: a project with sound, broken, gated, watched and unreachable pipelines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ CONNECTIONS = """\
 type: databrokkr_assets.Connections
 attributes:
   warehouse: {type: duckdb, path: warehouse.duckdb}
-  billing: {type: postgres, host: 127.0.0.1, port: 1, database: billing, user: shop, password: "{{ env.SECRET }}", retries: 1}
+  billing:
+    {type: postgres, host: 127.0.0.1, port: 1, database: b, user: shop, password: "{{ env.SECRET }}", retries: 1}
   ledger: {type: postgres, url: "postgresql://shop:{{ env.SECRET }}@127.0.0.1:1/ledger", retries: 1}
   archive: {type: postgres, url: "{{ env.ARCHIVE_URL }}"}
 """
@@ -124,22 +125,47 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 
 @pytest.fixture(scope="session")
-def shop(ui: Ui) -> Run:
-    """A run of all of `shop`."""
-    return ui.run("shop")
+def first(ui: Ui) -> dict[str, str]:
+    """The first runs of the pipelines, launched together because most of a run is Dagster's start of a process."""
+    return {name: ui.launch(name) for name in ("shop", "stock", "remote")}
 
 
 @pytest.fixture(scope="session")
-def blocked(ui: Ui) -> Run:
+def shop(ui: Ui, first: dict[str, str]) -> Run:
+    """A run of all of `shop`."""
+    return ui.wait(first["shop"])
+
+
+@pytest.fixture(scope="session")
+def remote(ui: Ui, first: dict[str, str]) -> Run:
+    """A run whose systems cannot be reached."""
+    return ui.wait(first["remote"])
+
+
+@pytest.fixture(scope="session")
+def blocked(ui: Ui, first: dict[str, str]) -> Run:
     """A run of `stock` that a check blocked, after one that published `GOOD_LEVELS`."""
-    assert ui.run("stock").status == "SUCCESS"
-    _replace(ui.project.root / "in/levels.csv", BAD_LEVELS)
+    assert ui.wait(first["stock"]).status == "SUCCESS"
+    arrives(ui.project.root / "in/levels.csv", BAD_LEVELS)
     return ui.run("stock")
+
+
+def arrives(file: Path, text: str) -> None:
+    """As a careful program writes a file: nobody sees half of it."""
+    partial = file.with_name(f".{file.name}.part")
+    partial.write_text(text)
+    os.replace(partial, file)
 
 
 def _project(folder: Path) -> Project:
     project = Project.made(folder)
-    for name, yaml in {"connections": CONNECTIONS, "shop": SHOP, "stock": STOCK, "drop": DROP, "remote": REMOTE}.items():
+    for name, yaml in {
+        "connections": CONNECTIONS,
+        "shop": SHOP,
+        "stock": STOCK,
+        "drop": DROP,
+        "remote": REMOTE,
+    }.items():
         project.write(name, yaml)
     project.write("broken", BROKEN)
     for name, text in {"orders/2026-01.csv": ORDERS, "levels.csv": GOOD_LEVELS}.items():
@@ -148,10 +174,3 @@ def _project(folder: Path) -> Project:
         file.write_text(text)
     (project.root / "in/parcels").mkdir()
     return project
-
-
-def _replace(file: Path, text: str) -> None:
-    """As a careful program does it: nobody sees half of the file."""
-    partial = file.with_name(f".{file.name}.part")
-    partial.write_text(text)
-    os.replace(partial, file)

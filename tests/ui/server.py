@@ -1,7 +1,7 @@
 """The real Dagster of a project, started by `databrokkr dev`, and what a browser would ask it.
 
-    with dagster(project) as ui:
-        run = ui.run("orders")
+with dagster(project) as ui:
+    run = ui.run("orders")
 """
 
 from __future__ import annotations
@@ -100,10 +100,7 @@ class Run:
 
     def materialised(self) -> dict[str, dict[str, Any]]:
         """The facts of each asset that the run materialised, by the last part of its key."""
-        return {
-            one["assetKey"]["path"][-1]: facts(one["metadataEntries"])
-            for one in self.of("MaterializationEvent")
-        }
+        return {one["assetKey"]["path"][-1]: facts(one["metadataEntries"]) for one in self.of("MaterializationEvent")}
 
     def started(self) -> set[str]:
         """The nodes whose step began."""
@@ -121,9 +118,7 @@ class Ui:
     def ask(self, query: str, **variables: Any) -> Any:
         """The data of a GraphQL answer without errors."""
         body = json.dumps({"query": query + (FACTS if "...facts" in query else ""), "variables": variables})
-        request = urllib.request.Request(
-            f"{self.url}/graphql", body.encode(), {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"{self.url}/graphql", body.encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
                 text = reply.read().decode()
@@ -166,7 +161,7 @@ class Ui:
 
 @contextmanager
 def dagster(project: Project, **environment: str) -> Iterator[Ui]:
-    """Start `databrokkr dev` in a project; gives it when its definitions are loaded. Nothing of it outlives the block."""
+    """Start `databrokkr dev` in a project; gives it when the definitions are loaded. No process outlives the block."""
     port = free_port()
     given = [f"{name}={value}" for name, value in environment.items()]
     command = ["setpriv", "--pdeathsig=INT", "env", *given, *project.command("dev", "--port", str(port))]

