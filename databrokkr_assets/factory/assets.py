@@ -92,11 +92,11 @@ class _Assets:
     def _kinds(self, node: str) -> set[str]:
         pipeline = self._pipeline
         if node in pipeline.sources:
-            return {connector(pipeline.sources[node].type).kind, "delta"}
+            return {connector(pipeline.sources[node].type).kind, "deltalake"}
         if node in pipeline.sinks:
             return {connector(pipeline.sinks[node].type).kind}
         kind = pipeline.transforms[node].type
-        return {kind, "delta"} if pipeline.transforms[node].stored else {kind, "view"}
+        return {kind, "deltalake"} if pipeline.transforms[node].stored else {kind, "view"}
 
     def _facts(self, node: str) -> dict[str, Any]:
         pipeline = self._pipeline
@@ -110,7 +110,7 @@ class _Assets:
             facts["databrokkr/sql"] = _as_sql(composed(pipeline, node).sql(dialect="duckdb", pretty=True))
         if node in pipeline.sources or pipeline.transforms[node].stored:
             worker = Worker(pipeline, self._project)
-            facts["dagster/storage_kind"] = "delta"
+            facts["dagster/storage_kind"] = "deltalake"
             facts["dagster/uri"] = worker.dataset(node).store.url
             facts["dagster/table_name"] = f"{settings.zone.value}.{pipeline.name}.{node}"
         return facts
@@ -137,7 +137,7 @@ class _Assets:
             key=quarantine_key(self._pipeline.name, node),
             deps=[node_key(self._pipeline.name, node)],
             group_name=self._pipeline.name,
-            kinds={"delta", "quarantine"},
+            kinds={"deltalake", "quarantine"},
             description=f"Rows of `{node}` that were set aside, each with its reason, rule and load id.",
             metadata={"dagster/uri": Worker(self._pipeline, self._project).quarantine(node).store.url},
         )

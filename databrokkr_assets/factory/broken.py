@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
         kinds={"broken"},
         tags={BROKEN: ""},
         description=f"**This pipeline does not load.**\n\n```\n{text}\n```",
-        metadata={MISTAKES: json.dumps(_mistakes(error, root)), **code_reference(where, "the mistake")},
+        metadata={MISTAKES: dg.MetadataValue.json(_mistakes(error, root)), **code_reference(where, "the mistake")},
     )
     def broken() -> None:
         raise dg.Failure(text, allow_retries=False)

@@ -75,7 +75,7 @@ def _of_check(check: CheckResult) -> Iterator[tuple[str, Any]]:
         plain = isinstance(check.observed, str | int | float)
         yield "databrokkr/observed", check.observed if plain else _as_json(check.observed)
     if check.sample:
-        yield "databrokkr/sample", dg.MetadataValue.md("\n".join(f"- `{value}`" for value in check.sample))
+        yield "databrokkr/sample", ", ".join(map(str, check.sample))
     if check.error:
         yield "databrokkr/error", check.error
 

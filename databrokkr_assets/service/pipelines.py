@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ def pipelines(defs: dg.Definitions) -> dict[str, Known]:
     for spec in _specs(defs):
         name = spec.key.path[0]
         if MISTAKES in spec.metadata:
-            found[name].mistakes += json.loads(str(spec.metadata[MISTAKES]))
+            found[name].mistakes += spec.metadata[MISTAKES].value
         elif spec.group_name == name and len(spec.key.path) == 2:
             found[name].nodes.append(spec.key.path[1])
     for name, known in found.items():

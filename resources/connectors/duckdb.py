@@ -45,7 +45,7 @@ from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkS
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger
-from resources.support.columns import arrow_schema, batches, own_columns
+from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
 from resources.support.cursor import Incremental
 from resources.support.tables import TableName, table_name, tables_of
 
@@ -418,14 +418,14 @@ class DuckDBLoad(Load, WritesRelation):
         self._query = ""
 
     def write(self, records: pa.RecordBatch) -> None:
-        """Stage rows in a temporary table, which spills to disk."""
-        own = own_columns(self._target.schema)
-        rows = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in own.items())
+        """Stage rows in a temporary table, which spills to disk. Raises SpecError."""
+        rows = told_by_arrow(self._target.schema)
         if self._duck is None:
             self._duck = self._until_left.enter_context(open_duck())
             self._duck.execute("SET preserve_insertion_order = true")
-            nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in own.items())
-            self._duck.execute(f"CREATE TEMP TABLE databrokkr_load AS SELECT {nulls} LIMIT 0")
+            own = own_columns(self._target.schema)
+            listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in own.items())
+            self._duck.execute(f"CREATE TEMP TABLE databrokkr_load ({listed})")
             self._query = "SELECT * FROM databrokkr_load"
         self._duck.register("databrokkr_records", records)
         self._duck.execute(f"INSERT INTO databrokkr_load SELECT {rows} FROM databrokkr_records")

@@ -47,7 +47,7 @@ from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkS
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger, pgtable
-from resources.support.columns import arrow_schema, batches, own_columns
+from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
 from resources.support.cursor import Incremental
 from resources.support.libpq import EXTRA, Server, driver
 from resources.support.pgtypes import Column, Wire, bad_value, wire
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     Session = Connection[tuple[Any, ...]]
+
+# How DuckDB's scanner and ADBC begin what they pass on from the server while rows come or go.
+_FROM_SERVER = re.compile(r"COPY data from Postgres|header for COPY|Failed to (?:execute|copy|prepare)|libpq|CONTEXT:")
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
@@ -237,11 +240,8 @@ class PostgresSource(Source, ReadsAsRelation):
     @property
     def _from(self) -> str:
         # The line break ends a comment that the author's query may end with.
-        return (
-            self._name.sql
-            if self._name
-            else f"({(self._settings.query or '').rstrip().rstrip(';')}\n) AS databrokkr_query"
-        )
+        query = (self._settings.query or "").rstrip().rstrip(";")
+        return self._name.sql if self._name else f"({query}\n) AS databrokkr_query"
 
     def _remote(self, after: Cursor | None, *, adbc: bool) -> str:
         """What the server is asked for."""
@@ -355,13 +355,11 @@ class PostgresSource(Source, ReadsAsRelation):
         if ours is not None:
             return ours
         if "Failed to prepare" in text:
-            return self._spec_error(
-                self._server.scrubbed(text), "correct the query; the table may have changed meanwhile"
-            )
-        if "COPY" in text or "postgres" in text.casefold() or "libpq" in text:
-            return DataError(
-                self._server.scrubbed(text), mend="see the message; it comes from PostgreSQL", where=self._told
-            )
+            mend = "correct the query; the table may have changed meanwhile"
+            return self._spec_error(self._server.scrubbed(text), mend)
+        if _FROM_SERVER.search(text):
+            mend = "see the message; it comes from PostgreSQL"
+            return DataError(self._server.scrubbed(text), mend=mend, where=self._told)
         return None
 
     def _spec_error(self, what: str, mend: str) -> SpecError:
@@ -496,12 +494,10 @@ class PostgresLoad(Load, WritesRelation):
         self._staged = 0
 
     def write(self, records: pa.RecordBatch) -> None:
-        """Stage rows through ADBC. Raises DataError, AccessError or Unavailable."""
-        own = own_columns(self._target.schema)
+        """Stage rows through ADBC. Raises SpecError, DataError, AccessError or Unavailable."""
         with duckdb.connect() as duck:
             duck.register("databrokkr_records", records)
-            casts = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in own.items())
-            self._ingest(duck, f"SELECT {casts} FROM databrokkr_records")
+            self._ingest(duck, f"SELECT {told_by_arrow(self._target.schema)} FROM databrokkr_records")
 
     def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
         """Stage the rows of `query` through DuckDB's scanner, or through ADBC where that is not installed.
@@ -605,15 +601,18 @@ class PostgresLoad(Load, WritesRelation):
         ours = server.explained(error)
         if ours is not None:
             return ours
-        if "NULL-byte" in text or "invalid byte sequence" in text:
+        bad = _with_nul(duck, query) if "NULL-byte" in text or "invalid byte sequence" in text else ""
+        if bad:
             return DataError(
-                f"the column {_with_nul(duck, query)} holds a text with a NUL character, which PostgreSQL cannot hold",
+                f"the column {bad} holds a text with a NUL character, which PostgreSQL cannot hold",
                 mend="remove it in a transform: replace(column, chr(0), '')",
                 where=str(self._sink.table),
             )
-        if "No space left" in text and "COPY" in text:
-            return AccessError(text, mend="free disk space on the server", where=f"connection {server.name}")
-        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and "COPY" not in text:
+        remote = _FROM_SERVER.search(text) is not None
+        if "No space left" in text and remote:
+            mend = "free disk space on the server"
+            return AccessError(server.scrubbed(text), mend=mend, where=f"connection {server.name}")
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and not remote:
             return None
         mend = "clean the values in a transform; the message names the column"
         return DataError(server.scrubbed(text), mend=mend, where=str(self._sink.table))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import Batch, Cursor
 from databrokkr_assets.lake.types import TYPE, own_types
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from resources.support.cursor import Incremental
 
 _BATCH_ROWS = 50_000
+_LOST = re.compile(r"""(?<![\w'"])(TIME WITH TIME ZONE|BIT)(?![\w'"])""")
 
 
 def own_columns(schema: pa.Schema) -> dict[str, DuckDBPyType]:
@@ -27,6 +30,21 @@ def own_columns(schema: pa.Schema) -> dict[str, DuckDBPyType]:
 
     with duckdb.connect() as duck:
         return dict(zip(schema.names, own_types(duck, schema), strict=True))
+
+
+def told_by_arrow(schema: pa.Schema) -> str:
+    """The select list that gives the columns of Arrow batches their exact types again.
+
+    Raises SpecError for a column that batches cannot carry: they have lost a time's offset, or a bit string's length.
+    """
+    own = own_columns(schema)
+    for name, kind in own.items():
+        if _LOST.search(str(kind)):
+            raise SpecError(
+                f'the column "{name}" is {kind}, which batches of rows cannot carry',
+                mend="cast it to VARCHAR in a transform",
+            )
+    return ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in own.items())
 
 
 def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:

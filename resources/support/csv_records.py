@@ -26,6 +26,9 @@ class Dialect:
     quoted_nulls: bool
 
 
+_UNFINISHED = "a quote is opened but never closed"
+
+
 class Record(NamedTuple):
     """A record at a line of its file: its fields, or the rule that it breaks and how."""
 
@@ -56,6 +59,11 @@ def records(lines: Iterator[Line], dialect: Dialect) -> Iterator[Record]:
             yield Record(line.number, text, fields)
         else:
             yield _quoted_record(line, ahead, dialect)
+
+
+def is_unfinished(record: Record) -> bool:
+    """Whether a quote of the record was still open at the end of what was read."""
+    return record.problem == _UNFINISHED
 
 
 class _Ahead:
@@ -158,6 +166,6 @@ class _RecordReader:
         if line:
             self.taken.append(line)
         if line is None or line.problem or self._held > LIMIT:
-            raise _BrokenError("a quote is opened but never closed")
+            raise _BrokenError(_UNFINISHED)
         self._start(line)
         return 0

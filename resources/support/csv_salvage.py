@@ -1,84 +1,158 @@
-"""Takes what can be read out of a CSV file that DuckDB's strict reader refuses, and names the lines that cannot."""
+"""Takes what can be read out of a CSV file that has mistakes, and names the lines that cannot be.
+
+The file is taken apart into blocks. A block without mistakes, says DuckDB, is copied as it is; one with mistakes is
+taken apart again, until what is left is read record by record in Python. So a file with some bad lines costs little
+more than one without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO
 
 from databrokkr_assets.core.ports import Reject
-from resources.support.csv_records import Fields, Record
+from resources.support.csv_records import Dialect, Fields, Record, is_unfinished, records
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import repaired
+from resources.support.text_lines import LIMIT, lines_of, repaired
 
-_ROWS_AT_ONCE = 20_000
-_CHARACTERS_AT_ONCE = 1 << 23
+_SIZES = (1 << 22, 1 << 17)
+
+Row = tuple[Record, Fields]
 
 
 @dataclass(frozen=True)
-class Salvaged:
-    """A Parquet file of texts `c0`, `c1` … with `line` and the record's `text`, and what was not fit to go there."""
+class Judge:
+    """What DuckDB says: whether a file of records has no mistake, and which rows a declared type would change.
 
-    path: Path
-    rejects: RejectSpool
+    `misfits` gives the reason of each such row by its place in the list.
+    """
+
+    is_good: Callable[[bytes], bool]
+    misfits: Callable[[list[Fields]], dict[int, str]]
 
 
-def salvage(records: Iterable[Record], width: int, delimiter: str, name: str, into: Path) -> Salvaged:
-    """Sort the records of the file called `name` into rows of `width` fields and rejects, in bounded memory."""
-    salvaged = Salvaged(into, RejectSpool(into.with_suffix(".rejects")))
-    with _Rows(into, width) as rows:
-        for record in records:
-            if width > 1 and not record.text and not record.rule:
-                continue  # an empty line; DuckDB passes over it too
-            fields = _fitted(record, width, delimiter)
-            if record.rule or len(fields) != width:
-                salvaged.rejects.add(_reject(record, width, name))
+@dataclass(frozen=True)
+class Manner:
+    """How the file is written: its dialect, the number of its fields, the end of its lines, and its encoding's name."""
+
+    dialect: Dialect
+    width: int
+    end: str
+    encoding: str
+
+
+class CsvSalvage:
+    """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory."""
+
+    def __init__(self, name: str, manner: Manner, judge: Judge, out: IO[bytes], rejects: RejectSpool) -> None:
+        self._name, self._manner, self._judge = name, manner, judge
+        self._out, self._rejects = out, rejects
+        self._line = 1
+
+    def run(self, path: Path, skipped_lines: int) -> None:
+        """Read the UTF-8 file at `path` but its first lines; the good records go to `out` in its own dialect."""
+        with open(path, "rb") as stream:
+            stream.seek(3 if stream.read(3) == b"\xef\xbb\xbf" else 0)
+            for _ in range(skipped_lines):
+                stream.readline()
+            self._line += skipped_lines
+            rest = b""
+            while more := stream.read(_SIZES[0]):
+                rest = self._take(rest + more, 0, last=False)
+            self._take(rest, 0, last=True)
+
+    def _take(self, data: bytes, level: int, *, last: bool) -> bytes:
+        """Take the records in `data`; what is left begins with a record that may go on in the next block."""
+        cut = len(data) if last else self._cut(data)
+        block, rest = data[:cut], data[cut:]
+        if not block and len(data) <= LIMIT:
+            return data
+        if block and self._judge.is_good(block):
+            self._out.write(block if block.endswith(b"\n") else block + self._manner.end.encode())
+            self._line += block.count(b"\n")
+            return rest
+        block = block or data
+        if level + 1 < len(_SIZES):
+            return self._take_apart(block, level + 1, last=last or not cut) + (rest if cut else b"")
+        return self._read(block, last=last or not cut) + (rest if cut else b"")
+
+    def _take_apart(self, data: bytes, level: int, *, last: bool) -> bytes:
+        rest = b""
+        for start in range(0, len(data), _SIZES[level]):
+            piece = rest + data[start : start + _SIZES[level]]
+            rest = self._take(piece, level, last=last and start + _SIZES[level] >= len(data))
+        return rest
+
+    def _cut(self, data: bytes) -> int:
+        """Where the last record ends that is surely whole: at the end of a line with as many quotes opened as closed."""
+        quote = self._manner.dialect.quote.encode()
+        end = data.rfind(b"\n") + 1
+        is_open = quote and data.count(quote, 0, end) % 2
+        while end and is_open:
+            before = data.rfind(b"\n", 0, end - 1) + 1
+            is_open = (is_open + data.count(quote, before, end)) % 2
+            end = before
+        return end
+
+    def _read(self, data: bytes, *, last: bool) -> bytes:
+        """Read record by record; of a block that is not the last, a record that is open at its end is left."""
+        starts = _line_starts(data)
+        rows: list[Row] = []
+        rejects: list[Reject] = []
+        left = len(data)
+        for record in records(lines_of(data, self._line, self._manner.encoding, self._manner.end), self._manner.dialect):
+            if not last and is_unfinished(record) and len(data) - starts[record.line - self._line] <= LIMIT:
+                left = starts[record.line - self._line]
+                break
+            self._sort(record, rows, rejects)
+        self._keep(rows, rejects)
+        self._line += data.count(b"\n", 0, left)
+        return data[left:]
+
+    def _sort(self, record: Record, rows: list[Row], rejects: list[Reject]) -> None:
+        if self._manner.width > 1 and not record.text and not record.rule:
+            return  # an empty line; DuckDB passes over it too
+        fields = fitted(record, self._manner.width, self._manner.dialect.delimiter)
+        if not record.rule and len(fields) == self._manner.width:
+            rows.append((record, fields))
+            return
+        reason = record.problem or f"the line has {len(record.fields)} fields, not {self._manner.width}"
+        rejects.append(self._reject(record, record.rule or "csv.columns", reason))
+
+    def _keep(self, rows: list[Row], rejects: list[Reject]) -> None:
+        misfits = self._judge.misfits([fields for _, fields in rows]) if rows else {}
+        for place, (record, fields) in enumerate(rows):
+            if place in misfits:
+                rejects.append(self._reject(record, "csv.type", misfits[place]))
             else:
-                rows.add(record, fields)
-    salvaged.rejects.close()
-    return salvaged
+                self._out.write((self._written(fields) + self._manner.end).encode())
+        for reject in sorted(rejects, key=lambda reject: int(reject.position.rpartition(":")[2])):
+            self._rejects.add(reject)
+
+    def _reject(self, record: Record, rule: str, reason: str) -> Reject:
+        return Reject(reason, rule, f"{self._name}:{record.line}", repaired(record.text))
+
+    def _written(self, fields: Fields) -> str:
+        quote = self._manner.dialect.quote
+
+        def field(value: str | None) -> str:
+            if value is None or not quote:
+                return value or ""
+            return f"{quote}{value.replace(quote, quote * 2)}{quote}"
+
+        return self._manner.dialect.delimiter.join(map(field, fields))
 
 
-def _fitted(record: Record, width: int, delimiter: str) -> Fields:
+def fitted(record: Record, width: int, delimiter: str) -> Fields:
     """Delimiters at the end of a line are not more fields; DuckDB takes it so too."""
     more = len(record.fields) - width
     return record.fields[:width] if more > 0 and record.text.endswith(delimiter * more) else record.fields
 
 
-def _reject(record: Record, width: int, name: str) -> Reject:
-    rule = record.rule or "csv.columns"
-    reason = record.problem or f"the line has {len(record.fields)} fields, not {width}"
-    return Reject(reason, rule, f"{name}:{record.line}", repaired(record.text))
-
-
-class _Rows:
-    """Writes rows to a Parquet file, some thousand at a time."""
-
-    def __init__(self, path: Path, width: int) -> None:
-        texts = [(f"c{index}", pa.string()) for index in range(width)]
-        self._schema = pa.schema([*texts, ("line", pa.int64()), ("text", pa.string())])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._rows: list[tuple[object, ...]] = []
-        self._size = 0
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-
-    def add(self, record: Record, fields: Fields) -> None:
-        self._rows.append((*fields, record.line, record.text))
-        self._size += len(record.text)
-        if len(self._rows) >= _ROWS_AT_ONCE or self._size >= _CHARACTERS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            columns = [list(column) for column in zip(*self._rows, strict=True)]
-            self._writer.write_table(pa.table(columns, schema=self._schema))
-        self._rows, self._size = [], 0
+def _line_starts(data: bytes) -> list[int]:
+    starts = [0]
+    while (end := data.find(b"\n", starts[-1])) >= 0:
+        starts.append(end + 1)
+    return starts

@@ -14,8 +14,8 @@ from databrokkr_assets.core.errors import DataError, Where
 SAMPLE = 1 << 16
 """How many bytes of a file are looked at to tell what it is."""
 
-LIMIT = 1 << 24
-"""The longest line, in characters."""
+LIMIT = 1 << 23
+"""The longest line, in characters; with the quotes of a CSV record, in bytes of UTF-8."""
 
 _CHUNK = 1 << 20
 _MARK = 0xDC00  # lone surrogates: no valid text decodes to them
@@ -72,8 +72,16 @@ def decoded(path: Path, encoding: str) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
+def transcoded(text: str) -> bytes:
+    """Text in UTF-8; marks stay what they are, so that `lines_of` finds them again."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _mark(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError), "marks are for reading"
+    wrong = error.object[error.start : error.start + 3]
+    if len(wrong) == 3 and wrong[0] == 0xED and 0xB0 <= wrong[1] <= 0xB3 and error.encoding == "utf-8":
+        return wrong.decode("utf-8", "surrogatepass"), error.start + 3
     return "".join(chr(_MARK + byte) for byte in error.object[error.start : error.end]), error.end
 
 
@@ -104,6 +112,18 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
             rest, skipping = "", True
     if rest and not skipping:
         yield Line(number + 1, rest, None if is_clean(rest) else wrong(), end)
+
+
+def lines_of(data: bytes, number: int, encoding: str, end: str) -> Iterator[Line]:
+    """The lines of a block of UTF-8 whose first has this number; an end at its end starts no line."""
+    codecs.register_error("databrokkr-mark", _mark)
+    text = data.decode("utf-8", "databrokkr-mark")
+    whole = text.split("\n")
+    for number, line in enumerate(whole if whole[-1] else whole[:-1], start=number):
+        problem = None if is_clean(line) else f"not valid {encoding}"
+        if len(line) > LIMIT - 1024 and len(transcoded(line)) > LIMIT - 1024:
+            line, problem = line[:LIMIT], f"longer than {LIMIT:,} bytes"
+        yield Line(number, line, problem, "\n")
 
 
 def _end_of_lines(text: str) -> str:

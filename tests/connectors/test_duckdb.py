@@ -167,7 +167,7 @@ def test_a_cursor_reads_what_is_new_and_late_rows_of_the_same_value_each_once(pa
     assert len(shown(path)) == 5
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["a", "b", None])), max_size=4), max_size=5))
 def test_whatever_comes_in_which_order_of_values_not_below_the_last_is_read_once(
     path: Path, loads: list[list[tuple[int, str | None]]]
@@ -220,7 +220,7 @@ def test_a_load_that_comes_twice_is_applied_once(path: Path, how: Disposition, a
     assert (last.version, last.dataset, last.run_id) == (7, "orders-table", "run")
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 9)), min_size=1, max_size=6), max_size=3))
 def test_merging_loads_gives_the_last_row_of_each_key_however_often_they_come(
     path: Path, loads: list[list[tuple[int, int]]]
@@ -296,13 +296,13 @@ from databrokkr_assets.core.disposition import Append, Merge
 from tests.connectors.carrying import mark, written
 from tests.connectors.test_duckdb import sink
 to = sink(Path({str(path)!r}))
-written(to, "SELECT range AS id, md5(range::VARCHAR) AS note FROM range(1000000)", Append(), mark(1))
-written(to, "SELECT range * 5 AS id, 'new' AS note FROM range(250000)", Merge(("id",)), mark(2, 1))
+written(to, "SELECT range AS id, md5(range::VARCHAR) AS note FROM range(500000)", Append(), mark(1))
+written(to, "SELECT range * 5 AS id, 'new' AS note FROM range(125000)", Merge(("id",)), mark(2, 1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 700
-    assert shown(path, "SELECT count(*), count(*) FILTER (note = 'new') FROM target") == [("1050000", "250000")]
+    assert shown(path, "SELECT count(*), count(*) FILTER (note = 'new') FROM target") == [("525000", "125000")]
 
 
 # ------------------------------------------------------------------------------------------------- errors

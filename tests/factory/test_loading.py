@@ -106,7 +106,7 @@ def test_a_folder_in_a_folder_is_found(project: Project) -> None:
 def test_what_an_asset_tells(project: Project) -> None:
     file = project.write("good", GOOD)
     shown = spec(load_project(project.root / "project"), "good", "a")
-    assert (shown.group_name, shown.kinds) == ("good", {"file", "delta"})
+    assert (shown.group_name, shown.kinds) == ("good", {"file", "deltalake"})
     (reference,) = shown.metadata["dagster/code_references"].code_references
     assert (reference.file_path, reference.line_number) == (str(file), 3)
     assert shown.code_version and [dep.asset_key.path[0] for dep in shown.deps] == ["files"]

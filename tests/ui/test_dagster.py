@@ -83,9 +83,9 @@ class TestDefinitions:
 
     def test_kinds_owners_tags_and_descriptions(self, assets: dict[str, dict[str, Any]]) -> None:
         kinds = {key: set(assets[key]["kinds"]) for key in assets}
-        assert kinds["shop/orders"] == {"file", "delta"}
+        assert kinds["shop/orders"] == {"file", "deltalake"}
         assert kinds["shop/paid"] == {"sql", "view"}
-        assert kinds["shop/by_customer"] == {"sql", "delta"}
+        assert kinds["shop/by_customer"] == {"sql", "deltalake"}
         assert kinds["shop/report"] == {"duckdb"}
         assert kinds["billing/public/invoices"] == {"postgres"}
         owners = [set(owner.values()).pop() for owner in assets["shop/orders"]["owners"]]
@@ -100,7 +100,7 @@ class TestDefinitions:
     ) -> None:
         orders = facts(assets["shop/orders"]["metadataEntries"])
         assert orders["dagster/table_name"] == "raw.shop.orders"
-        assert orders["dagster/storage_kind"] == "delta"
+        assert orders["dagster/storage_kind"] == "deltalake"
         assert orders["dagster/uri"] == str(ui.project.root / "lake/raw/shop/orders")
         (reference,) = orders["dagster/code_references"]
         file = ui.project.defs / "shop/defs.yaml"
