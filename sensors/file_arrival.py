@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import dagster as dg
@@ -34,7 +35,12 @@ def file_arrival_sensor(
         listed = ", ".join(arrivals.paths[:5]) + (" …" if len(arrivals.paths) > 5 else "")
         context.log.info(f"{len(arrivals.paths)} new: {listed}")
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=cursor[-500:], tags={"databrokkr/files": str(len(arrivals.paths))})],
+            run_requests=[
+                dg.RunRequest(
+                    run_key=hashlib.sha256(cursor.encode()).hexdigest(),
+                    tags={"databrokkr/files": str(len(arrivals.paths))},
+                )
+            ],
             cursor=cursor,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-import shutil
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -28,6 +28,8 @@ def make(folder: Path) -> str:
     package = re.sub(r"\W", "_", folder.resolve().name).lower()
     if not re.match(r"[a-z_]", package):
         raise SpecError(f'"{folder.name}" cannot name a Python package', mend="begin the name with a letter")
+    if importlib.util.find_spec(package) is not None:
+        raise SpecError(f'"{package}" is the name of a package that is installed', mend="choose another folder name")
     if folder.exists() and any(folder.iterdir()):
         raise SpecError(f"{folder} holds files already", mend="name a new folder")
     try:
@@ -44,9 +46,3 @@ def _write(folder: Path, package: str) -> None:
         target = folder / relative.removesuffix(".template")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(Template(file.read_text()).substitute(package=package))
-    shutil.copy(_own("dagster.yaml"), folder / "dagster.yaml")
-
-
-def _own(name: str) -> Path:
-    """A file of this project's root that a new project shares: there is one `dagster.yaml`, and it is the real one."""
-    return Path(__file__).parents[2] / name

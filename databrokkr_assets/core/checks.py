@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from databrokkr_assets.core.spec import OnFail
+from databrokkr_assets.core.spec import CheckSettings, OnFail
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,14 @@ class CheckResult:
         return self.on_fail is OnFail.BLOCK or self.failing is None
 
     @property
+    def asked(self) -> str:
+        """What was expected, in one line, e.g. `expect_column_values_to_be_between(column=amount, min_value=0)`."""
+        return _call(self.expectation, self.parameters)
+
+    @property
     def finding(self) -> str:
-        """What was expected and what was found, in one line, e.g. `expect_…(column=amount): 3 of 100 rows failed`."""
-        asked = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
-        return f"{self.expectation}({asked}): {self._found()}"
+        """What was expected and what was found, in one line: `expect_…(column=a): 3 of 100 rows failed, e.g. -1`."""
+        return f"{self.asked}: {self._found()}"
 
     def _found(self) -> str:
         if self.error:
@@ -57,6 +61,15 @@ class CheckResult:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.finding}"
+
+
+def asked(check: CheckSettings) -> str:
+    """What a check expects, as its result says it."""
+    return _call(check.type, check.parameters)
+
+
+def _call(expectation: str, parameters: Mapping[str, Any]) -> str:
+    return f"{expectation}({', '.join(f'{name}={_short(value)}' for name, value in parameters.items())})"
 
 
 def _short(value: Any) -> str:

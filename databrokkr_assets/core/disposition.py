@@ -7,22 +7,27 @@ no code asks for a string.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Append:
     """Rows are added; what was there stays."""
 
+    name: ClassVar[str] = "append"
+
     def __str__(self) -> str:
-        return "append"
+        return self.name
 
 
 @dataclass(frozen=True)
 class Replace:
     """The load becomes the whole table, at one moment."""
 
+    name: ClassVar[str] = "replace"
+
     def __str__(self) -> str:
-        return "replace"
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,10 @@ class Merge:
     """A row replaces the row with the same keys, or is added. Of several rows with one key in a load the last wins."""
 
     keys: tuple[str, ...]
+    name: ClassVar[str] = "merge"
 
     def __str__(self) -> str:
-        return f"merge({', '.join(self.keys)})"
+        return f"{self.name}({', '.join(self.keys)})"
 
 
 Disposition = Append | Replace | Merge

@@ -68,7 +68,7 @@ class RelationRead:
 
 
 class Source(ABC):
-    """Reads a system. Instances are made per load and used by one thread."""
+    """Reads a system. Instances are made per load and used by one thread at a time, not always the same."""
 
     @abstractmethod
     def streams(self) -> Iterable[Stream]:
@@ -152,7 +152,7 @@ class WritesRelation(ABC):
 
 
 class Sink(ABC):
-    """Writes a system. Instances are made per load and used by one thread."""
+    """Writes a system. Instances are made per load and used by one thread at a time."""
 
     dispositions: ClassVar[frozenset[type[Disposition]]]
     delivery: ClassVar[Delivery]

@@ -25,6 +25,7 @@ from databrokkr_assets.core.spec import (
     SinkSettings,
     SourceSettings,
     TransformSettings,
+    WatchesFiles,
 )
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,14 +49,14 @@ class Kinds:
 class _Mistakes:
     """Gathers mistakes of one document."""
 
-    document: Document
+    document: Document | None
     found: list[SpecError] = field(default_factory=list)
 
     def add(self, path: KeyPath, what: str, mend: str) -> None:
         self.found.append(SpecError(what, mend=mend, where=self.where(path)))
 
-    def where(self, path: KeyPath) -> Where:
-        return self.document.where(("attributes", *path))
+    def where(self, path: KeyPath) -> Where | None:
+        return self.document.where(("attributes", *path)) if self.document else None
 
     def raise_any(self) -> None:
         if self.found:
@@ -92,6 +93,23 @@ def read_pipeline(name: str, attributes: Mapping[str, Any], document: Document, 
     _whole(pipeline, kinds, mistakes)
     mistakes.raise_any()
     return pipeline
+
+
+def check_pipeline(pipeline: Pipeline, kinds: Kinds) -> None:
+    """The checks of `read_pipeline` for a pipeline that was built in Python. Raises SpecErrors."""
+    mistakes = _Mistakes(None)
+    _node_names({section: getattr(pipeline, section) for section in SECTIONS}, mistakes)
+    _whole(pipeline, kinds, mistakes)
+    mistakes.raise_any()
+
+
+def read_settings(model: type[Model], attributes: Mapping[str, Any], document: Document) -> Model:
+    """The settings of a component that has no nodes. Raises SpecErrors."""
+    mistakes = _Mistakes(document)
+    found = _validated(model, attributes, (), mistakes)
+    mistakes.raise_any()
+    assert found is not None
+    return found
 
 
 def read_connections(attributes: Mapping[str, Any], document: Document, kinds: Kinds) -> dict[str, ConnectionSettings]:
@@ -233,7 +251,7 @@ def _triggers(pipeline: Pipeline, mistakes: _Mistakes) -> None:
         path = ("triggers", name, "source")
         if source is None:
             mistakes.add(path, f'there is no source "{trigger.source}"', did_you_mean(trigger.source, pipeline.sources))
-        elif source.type != "files":
+        elif not isinstance(source, WatchesFiles):
             mistakes.add(path, f'"{trigger.source}" reads {source.type}, not files', "name a source of type `files`")
 
 

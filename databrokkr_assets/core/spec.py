@@ -269,15 +269,25 @@ class Pipeline(Settings):
     """Sources, transforms, sinks and checks of one name, and what starts them."""
 
     name: str
+    """The pipeline's name; without it, the name of its folder."""
     description: str = ""
+    """Shown with the pipeline's job in the UI."""
     owners: tuple[str, ...] = ()
+    """The owners of every node that names none of its own."""
     tags: Mapping[str, str] = Field(default_factory=dict)
+    """Tags of every node, beside its own."""
     sources: Mapping[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
+    """What is read, by name."""
     transforms: Mapping[str, SerializeAsAny[TransformSettings]] = Field(default_factory=dict)
+    """What is reshaped, by name."""
     sinks: Mapping[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)
+    """What is written, by name."""
     checks: Mapping[str, CheckSettings] = Field(default_factory=dict)
+    """What is guarded, by name."""
     schedule: ScheduleSettings | None = None
+    """When the pipeline runs by the clock."""
     triggers: Mapping[str, FileArrival] = Field(default_factory=dict)
+    """What starts the pipeline beside its schedule, by name."""
 
     def nodes(self) -> Iterator[tuple[str, NodeSettings]]:
         """Every node by name: sources, then transforms, then sinks."""

@@ -56,7 +56,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a node's work came to. `published` is false when there was nothing new."""
+    """What a node's work came to. `published` is false when there was nothing new.
+
+    `reasons` are why rows were set aside, the most frequent first: rule, reason, number of rows.
+    """
 
     node: str
     load_id: str
@@ -70,18 +73,26 @@ class Outcome:
     total_rows: int | None = None
     columns: tuple[tuple[str, str], ...] = ()
     checks: tuple[CheckResult, ...] = ()
+    reasons: tuple[tuple[str, str, int], ...] = ()
     target: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Blocked(DataError):
-    """A check stopped the load; nothing was published and the old version stays."""
+class Stopped(DataError):
+    """A load that its own rows stopped: nothing was published. `outcome` says how far it came."""
+
+    def __init__(self, what: str, *, mend: str, outcome: Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(what, mend=mend, where=outcome.node)
+
+
+class Blocked(Stopped):
+    """A check stopped the load."""
 
     def __init__(self, outcome: Outcome) -> None:
-        self.outcome = outcome
         failed = "; ".join(str(check) for check in outcome.checks if check.blocks)
         mend = "look at the sample of failing values, mend the source, or change `on_fail`"
-        super().__init__(f"blocked by {failed}", mend=mend, where=outcome.node)
+        super().__init__(f"blocked by {failed}", mend=mend, outcome=outcome)
 
 
 def new_load_id() -> str:

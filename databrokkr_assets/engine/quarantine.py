@@ -46,6 +46,12 @@ def count(duck: DuckDBPyConnection) -> int:
     return int(found[0])
 
 
+def reasons(duck: DuckDBPyConnection) -> tuple[tuple[str, str, int], ...]:
+    """Why rows were rejected, the most frequent reasons first: rule, reason, number of rows; at most ten."""
+    found = duck.execute(f"SELECT rule, reason, count(*) FROM {REJECTED} GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT 10")
+    return tuple(found.fetchall())
+
+
 def publish_rejected(duck: DuckDBPyConnection, job: Job, number: int) -> int:
     """Make the gathered rows part of the node's quarantine; gives how many there are."""
     rows = count(duck)

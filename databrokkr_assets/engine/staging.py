@@ -16,12 +16,11 @@ from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
-from databrokkr_assets.core.errors import DataError
 from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted
 from databrokkr_assets.core.ports import Cursor, Reject
 from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine import conforming, quarantine
-from databrokkr_assets.engine.job import ROW_ID, STAGED, WHOLE, Blocked, Job, Outcome, own_columns
+from databrokkr_assets.engine.job import ROW_ID, STAGED, WHOLE, Blocked, Job, Outcome, Stopped, own_columns
 from databrokkr_assets.engine.progress import watched
 from databrokkr_assets.lake.dataset import LoadRecord, Snapshot
 from databrokkr_assets.lake.publishing import Stage, publish, sweep
@@ -55,6 +54,7 @@ class Staging:
         self.checks: tuple[CheckResult, ...] = ()
         self.rows_in = 0
         self.quarantined = 0
+        self.reasons: tuple[tuple[str, str, int], ...] = ()
 
     def run(self, rows: Rows) -> Outcome:
         """Stage, check and publish `rows`. Raises Blocked, or any of our errors; then nothing was published."""
@@ -77,6 +77,7 @@ class Staging:
         cursor = rows.advance(self._scalar)
         self._set_aside()
         self.quarantined = quarantine.publish_rejected(self.duck, self.job, self.number)
+        self.reasons = quarantine.reasons(self.duck)
         self._keep_budget(rejected)
         if self._nothing_new(cursor):
             self.stage.discard()
@@ -151,7 +152,7 @@ class Staging:
             raise Blocked(self._outcome(self.before, published=False, facts={}))
         for check in self.checks:
             if not check.passed and check.on_fail is OnFail.QUARANTINE and check.failing:
-                conforming.fail(self.duck, check.failing, "check", check.name, f"{check.expectation} failed")
+                conforming.fail(self.duck, check.failing, "check", check.name, f"{check.asked} failed")
 
     def _whole(self) -> str:
         """Staged rows, and of the published ones those that stay."""
@@ -168,10 +169,10 @@ class Staging:
         limit = self.job.max_rejects
         if limit is not None and rejected > limit:
             aside = self.job.node.rsplit("/", 1)[-1] + QUARANTINE_SUFFIX
-            raise DataError(
+            raise Stopped(
                 f"{rejected} rows could not be read, {limit} are allowed",
                 mend=f"look at them in the asset {aside}, or raise `max_rejects`",
-                where=self.job.node,
+                outcome=self._outcome(self.before, published=False, facts={}),
             )
 
     def _nothing_new(self, cursor: Cursor | None) -> bool:
@@ -188,7 +189,8 @@ class Staging:
             load_id=self.job.load_id,
             run_id=self.job.run_id,
             number=self.number,
-            disposition=str(self.how),
+            disposition=self.how.name,
+            keys=self.how.keys if isinstance(self.how, Merge) else (),
             folder=self.stage.folder,
             at=datetime.now(UTC).isoformat(),
             rows=self.stage.rows,
@@ -212,6 +214,7 @@ class Staging:
             total_rows=snapshot.rows() if snapshot else None,
             columns=own_columns(self.duck, snapshot) if snapshot else (),
             checks=self.checks,
+            reasons=self.reasons,
             target=self.job.dataset.store.url,
             facts=facts,
         )

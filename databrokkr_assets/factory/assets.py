@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from databrokkr_assets.core.checks import asked
 from databrokkr_assets.core.document import Document
 from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.graph import stored_inputs
@@ -24,12 +25,12 @@ from databrokkr_assets.core.spec import (
     SourceSettings,
 )
 from databrokkr_assets.engine.composing import composed
-from databrokkr_assets.engine.job import Blocked, Outcome
+from databrokkr_assets.engine.job import Outcome, Stopped
 from databrokkr_assets.factory import metadata
 from databrokkr_assets.factory.keys import node_key, quarantine_key
 from databrokkr_assets.factory.project import Project, Unset
 from databrokkr_assets.factory.references import code_reference
-from databrokkr_assets.factory.work import Worker
+from databrokkr_assets.factory.work import QUARANTINE, Worker
 from resources.registry import connector
 
 LAKE_RESOURCE = "lake"
@@ -64,13 +65,25 @@ class _Assets:
             key=node_key(self._pipeline.name, node),
             deps=self._deps(node),
             group_name=self._pipeline.name,
-            description=settings.description or None,
+            description=settings.description or self._in_words(node),
             kinds=self._kinds(node),
             owners=list(settings.owners or self._pipeline.owners),
             tags={**self._pipeline.tags, **settings.tags},
             code_version=_code_version(self._pipeline, node),
             metadata={**self._facts(node), **self._references(node)},
         )
+
+    def _in_words(self, node: str) -> str | None:
+        """What a node does, for one that has no description of its own."""
+        source, sink = self._pipeline.sources.get(node), self._pipeline.sinks.get(node)
+        if source is not None:
+            read = [f"`{'/'.join(key.path)}`" for key in self._deps(node)]
+            return f"Read from {', '.join(read)}." if read else None
+        if sink is not None:
+            place = f" to `{'/'.join(sink.origin(self._connection(sink)).key)}`" if self._usable(sink) else ""
+            return f"`{sink.input}`, written{place}: {sink.how}."
+        stored = self._pipeline.transforms[node].stored
+        return None if stored else "Not stored: part of the queries of the nodes that read it."
 
     def _deps(self, node: str) -> list[dg.AssetKey]:
         source = self._pipeline.sources.get(node)
@@ -139,7 +152,14 @@ class _Assets:
             group_name=self._pipeline.name,
             kinds={"deltalake", "quarantine"},
             description=f"Rows of `{node}` that were set aside, each with its reason, rule and load id.",
-            metadata={"dagster/uri": Worker(self._pipeline, self._project).quarantine(node).store.url},
+            owners=list(dict(self._pipeline.nodes())[node].owners or self._pipeline.owners),
+            tags=dict(self._pipeline.tags),
+            metadata={
+                "dagster/uri": Worker(self._pipeline, self._project).quarantine(node).store.url,
+                "dagster/storage_kind": "deltalake",
+                "dagster/table_name": f"{QUARANTINE}.{self._pipeline.name}.{node}",
+                **self._references(node),
+            },
         )
 
     def _executable(self, node: str) -> dg.AssetsDefinition:
@@ -174,14 +194,14 @@ def _run(context: dg.AssetExecutionContext, worker: Worker, node: str) -> Outcom
     pipeline = worker.pipeline.name
     try:
         outcome = worker.run(node)
-    except Blocked as blocked:
-        for result in metadata.of_checks(blocked.outcome, node_key(pipeline, node)):
+    except Stopped as stopped:
+        for result in metadata.of_checks(stopped.outcome, node_key(pipeline, node)):
             context.log_event(_evaluation(result))
-        raise _failure(blocked) from blocked
+        _tell_quarantine(context, stopped.outcome, pipeline, node)
+        raise _failure(stopped) from stopped
     except DatabrokkrError as error:
         raise _failure(error) from error
-    if outcome.quarantined:
-        context.log_event(_quarantined(outcome, pipeline, node))
+    _tell_quarantine(context, outcome, pipeline, node)
     context.log.info(
         f"{outcome.rows_in:,} rows in, {outcome.rows_out:,} out, {outcome.quarantined:,} quarantined, "
         f"{outcome.seconds:.2f} s"
@@ -207,15 +227,18 @@ def _failure(error: DatabrokkrError) -> dg.Failure:
         "databrokkr/error": type(error).__name__,
         "databrokkr/exit_code": error.exit_code,
     }
-    return dg.Failure(str(error), metadata=facts, allow_retries=error.exit_code == 5)
+    return dg.Failure(str(error), metadata=facts, allow_retries=False)
 
 
-def _quarantined(outcome: Outcome, pipeline: str, node: str) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        asset_key=quarantine_key(pipeline, node),
-        description=f"{outcome.quarantined} rows set aside by load {outcome.load_id}",
-        metadata={"databrokkr/rows_quarantined": outcome.quarantined, "databrokkr/load_id": outcome.load_id},
-    )
+def _tell_quarantine(context: dg.AssetExecutionContext, outcome: Outcome, pipeline: str, node: str) -> None:
+    if outcome.quarantined:
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key=quarantine_key(pipeline, node),
+                description=f"{outcome.quarantined} rows set aside by load {outcome.load_id}",
+                metadata=metadata.of_quarantine(outcome),
+            )
+        )
 
 
 def _check_specs(pipeline: Pipeline, node: str) -> Iterator[dg.AssetCheckSpec]:
@@ -223,7 +246,7 @@ def _check_specs(pipeline: Pipeline, node: str) -> Iterator[dg.AssetCheckSpec]:
         yield dg.AssetCheckSpec(
             name=name,
             asset=node_key(pipeline.name, node),
-            description=check.description or f"`{check.type}`, on failure: {check.on_fail.value}",
+            description=f"{check.description}\n\n`{asked(check)}`, on failure: {check.on_fail.value}".strip(),
             blocking=check.on_fail is OnFail.BLOCK,
             metadata={"databrokkr/expectation": check.type, "databrokkr/on_fail": check.on_fail.value},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import dagster as dg
@@ -36,7 +37,7 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
     first = error.errors[0] if isinstance(error, SpecErrors) else error
     where = first.where if isinstance(first.where, Where) else None
     group = name if is_name(name) else "broken"
-    text = str(error).replace(str(root) + "/", "")
+    text = _wrapped(str(error).replace(str(root) + "/", ""))
 
     @dg.asset(
         key=[group, "broken"] if is_name(name) else ["broken", _plain(name)],
@@ -50,6 +51,11 @@ def broken_defs(name: str, error: DatabrokkrError, root: Path) -> dg.Definitions
         raise dg.Failure(text, allow_retries=False)
 
     return dg.Definitions(assets=[broken])
+
+
+def _wrapped(text: str) -> str:
+    """Lines that fit the UI's column; it cuts longer ones off."""
+    return "\n".join(line for long in text.splitlines() for line in wrap(long, 100, subsequent_indent="    "))
 
 
 def _mistakes(error: DatabrokkrError, root: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, RootModel
 
 from databrokkr_assets.core.document import Document, read_documents
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Where, did_you_mean
-from databrokkr_assets.core.reading import read_connections, read_pipeline
+from databrokkr_assets.core.reading import check_pipeline, read_connections, read_pipeline, read_settings
 from databrokkr_assets.core.spec import ConnectionSettings
 from databrokkr_assets.core.spec import Pipeline as PipelineSpec
 from databrokkr_assets.factory import schema, triggers
@@ -96,6 +96,8 @@ class Pipeline(dg.Component):
             return broken_defs(self.spec.name, as_error(error, file), project.root)
 
     def _defs(self, spec: PipelineSpec, project: Project) -> dg.Definitions:
+        if self._document is None:
+            check_pipeline(spec, installed())
         _require_connections(spec, project, self._document)
         job = dg.define_asset_job(
             spec.name, selection=dg.AssetSelection.groups(spec.name), description=spec.description or None
@@ -160,7 +162,7 @@ def lake_in(document: Document, context: dg.ResolutionContext, root: Path) -> St
     if missing:
         listed = ", ".join(missing)
         raise SpecError(f"the environment variable {listed} is not set", mend=f"set {listed}", where=document.where(()))
-    settings = schema.LakeSettings.model_validate(given)
+    settings = read_settings(schema.LakeSettings, given, document)
     return store_at(settings.url, root, settings.options)
 
 
@@ -178,7 +180,17 @@ def _resource(connection: ConnectionSettings | Unset) -> dg.ResourceDefinition:
     else:
         facts = connection.model_dump(mode="json", exclude_defaults=True)
         shown = "\n".join(f"- {key}: `{value}`" for key, value in facts.items())
-    return dg.ResourceDefinition(resource_fn=lambda _: connection, description=shown)
+    return resource(connection.type, connection, shown)
+
+
+def resource(kind: str, value: object, description: str) -> dg.ResourceDefinition:
+    """A value as a Dagster resource. The UI shows `kind`, which it takes from the name of a function."""
+
+    def give(_: object) -> object:
+        return value
+
+    give.__name__ = give.__qualname__ = kind
+    return dg.ResourceDefinition(resource_fn=give, description=description)
 
 
 def _require_connections(spec: PipelineSpec, project: Project, document: Document | None) -> None:

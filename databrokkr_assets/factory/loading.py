@@ -15,7 +15,7 @@ from databrokkr_assets.core.document import Document, read_documents
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Where
 from databrokkr_assets.factory.assets import LAKE_RESOURCE
 from databrokkr_assets.factory.broken import as_error, broken_defs
-from databrokkr_assets.factory.components import DEFS, connections_in, lake_in
+from databrokkr_assets.factory.components import DEFS, connections_in, lake_in, resource
 from databrokkr_assets.factory.project import CURRENT, Project
 
 
@@ -30,7 +30,9 @@ def load_project(within: Path) -> dg.Definitions:
     token = CURRENT.set(project)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's own loader uses what it calls beta
+            # Dagster's own loader uses what it calls beta and preview.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            warnings.simplefilter("ignore", dg.PreviewWarning)
             parts = list(loader.parts())
     finally:
         CURRENT.reset(token)
@@ -49,6 +51,9 @@ def _project_at(within: Path) -> tuple[Path, str]:
     )
 
 
+_LAKE = "databrokkr_assets.Lake"
+
+
 @dataclass
 class _Loader:
     project: Project
@@ -59,11 +64,8 @@ class _Loader:
         package = importlib.import_module(self.module)
         top = Path(next(iter(package.__path__)))
         folders = list(_folders(top))
-        read = {folder: self._read(folder) for folder in folders}
-        for folder in folders:
-            found = read[folder]
-            if isinstance(found, list):
-                read[folder] = self._shared(found)
+        read = {folder: self._shared(folder) for folder in folders}
+        yield from (self._astray(file) for file in _files(top))
         for folder in folders:
             found = read[folder]
             if isinstance(found, DatabrokkrError):
@@ -71,24 +73,30 @@ class _Loader:
             else:
                 yield self._build(top, folder)
 
-    def _read(self, folder: Path) -> list[Document] | DatabrokkrError:
+    def _shared(self, folder: Path) -> list[Document] | DatabrokkrError:
+        """The documents of a folder, its connections and lake noted in the project; or why they cannot be read."""
         file = folder / DEFS
         try:
-            return read_documents(file) if file.exists() else []
-        except DatabrokkrError as error:
-            return error
-
-    def _shared(self, documents: list[Document]) -> list[Document] | DatabrokkrError:
-        context = dg.ResolutionContext.default()
-        try:
+            documents = read_documents(file) if file.exists() else []
             for document in documents:
-                if document.type == "databrokkr_assets.Connections":
-                    self.project.connections |= connections_in(document, context)
-                if document.type == "databrokkr_assets.Lake":
-                    self.project.lake = lake_in(document, context, self.project.root)
+                self._note(document)
         except Exception as error:
-            return as_error(error, documents[0].file)
+            found = as_error(error, file)
+            if _LAKE in file.read_text(errors="replace"):
+                self.project.lake = found
+            return found
         return documents
+
+    def _note(self, document: Document) -> None:
+        context = dg.ResolutionContext.default()
+        if document.type == "databrokkr_assets.Connections":
+            self.project.connections |= connections_in(document, context)
+        if document.type == _LAKE:
+            self.project.lake = lake_in(document, context, self.project.root)
+
+    def _astray(self, file: Path) -> dg.Definitions:
+        what, mend = f"{file.name} stands outside of a folder", f"move it to {file.parent.name}/<pipeline>/{file.name}"
+        return broken_defs(file.stem, SpecError(what, mend=mend, where=Where(file)), self.project.root)
 
     def _build(self, top: Path, folder: Path) -> dg.Definitions:
         name = ".".join([self.module, *folder.relative_to(top).parts])
@@ -96,7 +104,16 @@ class _Loader:
             tree = dg.ComponentTree.from_module(importlib.import_module(name), self.project.root)
             return tree.build_defs(folder)
         except Exception as error:
-            return broken_defs(folder.name, as_error(error, folder / DEFS), self.project.root)
+            code = sorted(file for file in folder.iterdir() if file.suffix in (".yaml", ".py"))
+            file = folder / DEFS if (folder / DEFS).exists() else code[0]
+            return broken_defs(folder.name, as_error(error, file), self.project.root)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Definitions that stand directly in `defs/`, where no pipeline's name can be told."""
+    yield from (
+        file for file in sorted(top.glob("*")) if file.suffix in (".yaml", ".py") and file.name != "__init__.py"
+    )
 
 
 def _folders(top: Path) -> Iterator[Path]:
@@ -134,16 +151,23 @@ def _keys(asset: object) -> list[dg.AssetKey]:
 
 def _shared(project: Project) -> dg.Definitions:
     """What all pipelines use: the lake, the systems outside, and steps that run in the run's own process."""
-    store = project.store()
     origins = [
         dg.AssetSpec(
             key=list(origin.key),
             deps=[dg.AssetKey(list(project.targets[origin.key]))] if origin.key in project.targets else [],
             kinds={origin.kind},
             group_name="external",
+            description=f"A system outside, at `{origin.uri}`.",
             metadata={"dagster/uri": origin.uri},
         )
         for origin in project.origins.values()
     ]
-    lake = dg.ResourceDefinition(resource_fn=lambda _: store, description=f"The lake at `{store.url}`.")
+    lake = resource("lake", project.lake, _lake_told(project))
     return dg.Definitions(assets=origins, resources={LAKE_RESOURCE: lake}, executor=dg.in_process_executor)
+
+
+def _lake_told(project: Project) -> str:
+    try:
+        return f"The lake at `{project.store().url}`."
+    except DatabrokkrError as error:
+        return f"Not usable: {error.what}"

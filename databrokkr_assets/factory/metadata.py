@@ -39,6 +39,18 @@ def of_outcome(outcome: Outcome, pipeline: str) -> dict[str, Any]:
     return facts
 
 
+def of_quarantine(outcome: Outcome) -> dict[str, Any]:
+    """Metadata of the rows that a load set aside, with the most frequent reasons."""
+    facts: dict[str, Any] = {
+        "databrokkr/rows_quarantined": outcome.quarantined,
+        "databrokkr/load_id": outcome.load_id,
+    }
+    if outcome.reasons:
+        records = [dg.TableRecord({"rows": n, "rule": rule, "reason": why}) for rule, why, n in outcome.reasons]
+        facts["databrokkr/reasons"] = dg.MetadataValue.table(records)
+    return facts
+
+
 def _lineage(lineage: Mapping[str, list[tuple[str, str]]], pipeline: str) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         {

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from databrokkr_assets.core.errors import AccessError
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError
 from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
 from databrokkr_assets.lake.store import Store, store_at
 
@@ -33,7 +33,7 @@ class Project:
 
     root: Path
     connections: dict[str, ConnectionSettings | Unset] = field(default_factory=dict)
-    lake: Store | None = None
+    lake: Store | DatabrokkrError | None = None
     origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
     targets: dict[tuple[str, ...], tuple[str, str]] = field(default_factory=dict)
 
@@ -43,9 +43,17 @@ class Project:
         return Place(self.root)
 
     def store(self) -> Store:
-        """The lake: from the environment, from a `databrokkr_assets.Lake`, or the folder `lake`."""
+        """The lake: from the environment, from a `databrokkr_assets.Lake`, or the folder `lake`.
+
+        Raises the error of a `databrokkr_assets.Lake` that does not load: a pipeline must not go on in another lake,
+        where its cursors are not.
+        """
         moved = os.environ.get(LAKE)
-        return store_at(moved, self.root, {}) if moved else self.lake or store_at("lake", self.root, {})
+        if moved:
+            return store_at(moved, self.root, {})
+        if isinstance(self.lake, DatabrokkrError):
+            raise self.lake
+        return self.lake or store_at("lake", self.root, {})
 
     def connection(self, name: str | None) -> ConnectionSettings | None:
         """The settings of a connection. Raises AccessError when its variables are not set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class LoadRecord:
     folder: str
     at: str
     rows: int
+    keys: tuple[str, ...] = ()
     rejected: int = 0
     bytes: int = 0
     cursor: Mapping[str, Any] | None = None
@@ -82,7 +83,7 @@ class Snapshot:
         self.version = table.version()
         self.table_id = str(table.metadata().id)
         self.schema: pa.Schema = pa.schema(table.schema().to_arrow())
-        self.files = tuple(sorted(table.file_uris()))
+        self.files = tuple(sorted(dataset.store.child(path).url for path in self._actions().column("path").to_pylist()))
         self.last = self._newest()
 
     @property
@@ -92,12 +93,19 @@ class Snapshot:
 
     def rows(self) -> int:
         """How many rows there are, from the log alone."""
-        actions = pa.table(self.table.get_add_actions(flatten=True))
-        return sum(count or 0 for count in actions.column("num_records").to_pylist())
+        return sum(count or 0 for count in self._actions().column("num_records").to_pylist())
 
     def bytes(self) -> int:
         """The size of the files."""
-        return sum(pa.table(self.table.get_add_actions(flatten=True)).column("size_bytes").to_pylist())
+        return sum(size for _, size in self.sizes())
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Each file's path below the table, and its size."""
+        actions = self._actions()
+        return zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True)
+
+    def _actions(self) -> pa.Table:
+        return pa.table(self.table.get_add_actions(flatten=True))
 
     def query(self, duck: DuckDBPyConnection, *, as_stored: bool = False) -> str:
         """The rows as SQL over `duck`, in the columns' own types or as they are stored."""
@@ -121,10 +129,12 @@ class Snapshot:
         live = [uri for uri in fresh if uri in set(self.files)]
         if all(load.disposition == "append" for load in loads):
             return Changes(self._select(duck, live), whole=False)
-        return Changes(self._changed_rows(duck, fresh, loads), whole=False)
+        keys = {tuple(load.keys) for load in loads if load.keys}
+        if len(keys) > 1:
+            return Changes(self.query(duck), whole=True)
+        return Changes(self._changed_rows(duck, fresh, keys.pop()), whole=False)
 
-    def _changed_rows(self, duck: DuckDBPyConnection, fresh: list[str], loads: list[LoadRecord]) -> str:
-        keys = tuple(loads[-1].disposition.removeprefix("merge(").removesuffix(")").split(", "))
+    def _changed_rows(self, duck: DuckDBPyConnection, fresh: list[str], keys: tuple[str, ...]) -> str:
         changed = f"SELECT DISTINCT {columns(keys)} FROM ({self._select(duck, fresh)})"
         match = " AND ".join(f"now.{columns((key,))} IS NOT DISTINCT FROM changed.{columns((key,))}" for key in keys)
         return f"SELECT now.* FROM ({self.query(duck)}) AS now SEMI JOIN ({changed}) AS changed ON {match}"

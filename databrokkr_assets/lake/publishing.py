@@ -168,20 +168,22 @@ def publish(
         else:
             _commit(before, stage, how, adds, properties, replacing)
     except DeltaError as error:
-        return _after_failure(dataset, stage, error)
+        return _after_failure(dataset, before, stage, error)
     stage.settle()
     after = dataset.open()
     assert after is not None
     return after
 
 
-def _after_failure(dataset: Dataset, stage: Stage, error: DeltaError) -> Snapshot:
+def _after_failure(dataset: Dataset, before: Snapshot | None, stage: Stage, error: DeltaError) -> Snapshot:
     """A commit that failed may have been made all the same, when only its reply was lost: the log knows."""
     after = dataset.open()
     if after is not None and after.last is not None and after.last.folder == stage.folder:
         stage.settle()
         return after
     stage.committing = False
+    if (after and after.version) == (before and before.version):
+        raise dataset.store.access_error(error) from error
     raise Unavailable(
         f"{dataset.node} was published by another run in the meantime, so this load was given up ({error})",
         mend="nothing is lost: run it again",
@@ -204,7 +206,7 @@ def _commit(
     if isinstance(how, Merge):
         actions += _rewritten(before, stage, how.keys)
     if replacing:
-        actions += [_remove(path, size) for path, size in _sizes(before.table) if path.startswith(replacing)]
+        actions += [_remove(path, size) for path, size in before.sizes() if path.startswith(replacing)]
     table = _with_new_columns(before, stage)
     table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
 
@@ -220,7 +222,7 @@ def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
 
 def _rewritten(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> Iterator[AddAction | RemoveAction]:
     """The old files that hold a merged key go; their other rows come again in files of this load."""
-    sizes = dict(_sizes(before.table))
+    sizes = dict(before.sizes())
     for uri, path in _touched(before, stage, keys):
         kept = stage.keep(_survivors(before, stage, keys, uri))
         yield from (_add(file) for file in kept if file.rows)
@@ -249,11 +251,6 @@ def _survivors(before: Snapshot, stage: Stage, keys: tuple[str, ...], uri: str) 
 
 def _match(keys: tuple[str, ...]) -> str:
     return " AND ".join(f"old.{quoted(key)} IS NOT DISTINCT FROM new.{quoted(key)}" for key in keys)
-
-
-def _sizes(table: DeltaTable) -> Iterator[tuple[str, int]]:
-    actions = pa.table(table.get_add_actions(flatten=True))
-    return zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True)
 
 
 def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from databrokkr_assets.core.errors import AccessError, SpecError
 from databrokkr_assets.core.names import literal
+from databrokkr_assets.core.plugins import missing_extra
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -40,6 +42,13 @@ class Store:
         """The DuckDB extensions that reading and writing here needs."""
         return ("httpfs",) if self.is_s3 else ()
 
+    def access(self) -> dict[str, str]:
+        """The options, and for S3 what boto3 finds for those left out: environment, profiles, roles.
+
+        Asked each time, because credentials of a role expire. Raises SpecError without boto3.
+        """
+        return {**_found_by_boto3(), **self.options} if self.is_s3 else dict(self.options)
+
     def delta_options(self) -> dict[str, str]:
         """The options as delta-rs names them."""
         names = {
@@ -49,10 +58,10 @@ class Store:
             "session_token": "AWS_SESSION_TOKEN",
             "region": "AWS_REGION",
         }
-        found = {names[key]: value for key, value in self.options.items()}
+        found = {names[key]: value for key, value in self.access().items()}
         if self.is_s3:
             found["aws_conditional_put"] = "etag"
-            if self.options.get("endpoint_url", "").startswith("http://"):
+            if self.access().get("endpoint_url", "").startswith("http://"):
                 found["AWS_ALLOW_HTTP"] = "true"
         return found
 
@@ -60,12 +69,13 @@ class Store:
         """The statement that lets DuckDB in; `None` for a local folder."""
         if not self.is_s3:
             return None
-        endpoint = urlsplit(self.options.get("endpoint_url", ""))
+        access = self.access()
+        endpoint = urlsplit(access.get("endpoint_url", ""))
         parts = {
-            "KEY_ID": self.options.get("access_key_id"),
-            "SECRET": self.options.get("secret_access_key"),
-            "SESSION_TOKEN": self.options.get("session_token"),
-            "REGION": self.options.get("region", "us-east-1"),
+            "KEY_ID": access.get("access_key_id"),
+            "SECRET": access.get("secret_access_key"),
+            "SESSION_TOKEN": access.get("session_token"),
+            "REGION": access.get("region"),
             "ENDPOINT": endpoint.netloc or None,
             "URL_STYLE": "path" if endpoint.netloc else None,
         }
@@ -119,14 +129,33 @@ class Store:
 
         if not self.is_s3:
             return LocalFileSystem(), self.url
+        access = self.access()
         filesystem = S3FileSystem(
-            access_key=self.options.get("access_key_id"),
-            secret_key=self.options.get("secret_access_key"),
-            session_token=self.options.get("session_token"),
-            region=self.options.get("region", "us-east-1"),
-            endpoint_override=self.options.get("endpoint_url"),
+            access_key=access.get("access_key_id"),
+            secret_key=access.get("secret_access_key"),
+            session_token=access.get("session_token"),
+            region=access.get("region"),
+            endpoint_override=access.get("endpoint_url"),
         )
         return filesystem, self.url.removeprefix("s3://")
+
+
+def _found_by_boto3() -> dict[str, str]:
+    try:
+        import boto3
+    except ImportError as error:
+        raise missing_extra("s3", "a lake on S3") from error
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    frozen = credentials.get_frozen_credentials() if credentials else None
+    found = {
+        "access_key_id": frozen and frozen.access_key,
+        "secret_access_key": frozen and frozen.secret_key,
+        "session_token": frozen and frozen.token,
+        "region": session.region_name or "us-east-1",
+        "endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def store_at(url: str, project: Path, options: Mapping[str, str]) -> Store:
@@ -136,4 +165,6 @@ def store_at(url: str, project: Path, options: Mapping[str, str]) -> Store:
     if "://" in url and not url.startswith("file://"):
         scheme = url.partition("://")[0]
         raise SpecError(f'a lake cannot stand on "{scheme}"', mend="use a folder or s3://bucket/prefix")
+    if "%" in url:  # delta-rs would take it for an escape
+        raise SpecError("a lake's path cannot contain %", mend="use another folder", where=url)
     return Store(str((project / Path(url.removeprefix("file://")).expanduser()).resolve()))

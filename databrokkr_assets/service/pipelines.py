@@ -51,4 +51,6 @@ def sound(defs: dg.Definitions, name: str) -> Known:
 
 
 def _specs(defs: dg.Definitions) -> Iterator[dg.AssetSpec]:
-    yield from defs.resolve_all_asset_specs()
+    """The specs in running order, so that nodes come as they run."""
+    order = {key: place for place, key in enumerate(defs.resolve_asset_graph().toposorted_asset_keys)}
+    yield from sorted(defs.resolve_all_asset_specs(), key=lambda spec: order[spec.key])

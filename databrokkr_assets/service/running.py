@@ -28,7 +28,7 @@ class NodeReport:
     quarantined: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    published: bool = True
+    published: bool = False
     checks: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     exit_code: int = 0
@@ -64,7 +64,9 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, pipeline: str, selec
     keys = _selected(defs, known, select)
     result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys, run_config=_QUIET)
     order = _order(defs, pipeline, {key.path[1] for key in keys} if keys else None)
-    nodes = _reports(result.all_events, order)
+    # Some events are in the instance only: those that a step logs rather than yields.
+    logged = (entry.dagster_event for entry in instance.all_logs(result.run_id))
+    nodes = _reports([event for event in logged if event is not None], order)
     return RunReport(pipeline, result.run_id, time.monotonic() - began, nodes)
 
 

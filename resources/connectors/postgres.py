@@ -589,11 +589,14 @@ class PostgresLoad(Load, WritesRelation):
         if pgtable.existing(session, self._stage):
             found = session.execute(f"SELECT count(*) FROM {self._stage.sql}").fetchone()
         if found is None or found[0] != self._staged:
-            raise Unavailable(
-                f"{self._staged} rows were staged for {self._sink.table}, {found[0] if found else 0} of them are left",
-                mend="the server was restarted, or another load of this node has begun: run it again",
-                where=str(self._sink.table),
-            )
+            raise self._swept()
+
+    def _swept(self) -> Unavailable:
+        return Unavailable(
+            f"the rows that were staged for {self._sink.table} are not there any more",
+            mend="the server was restarted, or another load of this node has begun: run it again",
+            where=str(self._sink.table),
+        )
 
     def _explained(self, error: Exception, duck: duckdb.DuckDBPyConnection, query: str) -> DatabrokkrError | None:
         """Our error for one that came up while staging; `None` for one of reading the rows."""
@@ -601,6 +604,8 @@ class PostgresLoad(Load, WritesRelation):
         ours = server.explained(error)
         if ours is not None:
             return ours
+        if self._stage.table in text and "does not exist" in text:
+            return self._swept()
         bad = _with_nul(duck, query) if "NULL-byte" in text or "invalid byte sequence" in text else ""
         if bad:
             return DataError(

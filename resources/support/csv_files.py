@@ -16,15 +16,15 @@ from pathlib import Path
 import duckdb
 
 from databrokkr_assets.core.errors import DataError, SpecError, Where, did_you_mean
-from databrokkr_assets.core.names import literal, quoted
+from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.csv_records import Dialect, Record, records
-from resources.support.csv_salvage import salvage
-from resources.support.csv_survey import CsvFile, Survey, Surveyor, texts, typed
+from resources.support.csv_salvage import CsvSalvage, Manner
+from resources.support.csv_survey import CsvFile, Survey, Surveyor, typed
 from resources.support.csv_types import Shapes
 from resources.support.found_files import FoundFile
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import is_utf8, lines, refuse_binary
+from resources.support.text_lines import decoded, end_of_lines, is_utf8, lines, refuse_binary, wrong_bytes
 from resources.support.work_folder import WorkFolder
 
 _DELIMITERS = ",;\t|"
@@ -65,7 +65,7 @@ class CsvLoad:
         parts, shapes = self._surveyed(parts)
         types = {name: self._declared.get(name) or shapes.get(name, Shapes()).sql_type for name in columns}
         runs = (self._run_query(list(run), columns, types) for _, run in groupby(parts, key=lambda part: part.kin))
-        rejects = list(chain.from_iterable(self._spools(part) for part in parts if part.salvaged))
+        rejects = [part.rejects for part in parts if part.rejects]
         return RelationRead(" UNION ALL ".join(runs), rejects=lambda: chain.from_iterable(rejects))
 
     def _refuse_unknown(self, columns: Mapping[str, str]) -> None:
@@ -86,8 +86,9 @@ class CsvLoad:
         part = CsvFile(file, plain, plain, self._names(file, head), dialect, self._options.header)
         if is_utf8(self._options.encoding):
             return part
-        path = self._work.transcoded(plain, self._options.encoding, ".csv")
-        return replace(part, path=path) if path else self._salvaged(part)
+        path, clean = self._work.transcoded(plain, self._options.encoding, ".csv")
+        part = replace(part, path=path)
+        return part if clean else self._salvaged(part)
 
     def _dialect(self, file: FoundFile, plain: Path) -> Dialect:
         nulls = frozenset({"", *self._options.null_values})
@@ -121,9 +122,28 @@ class CsvLoad:
         return found
 
     def _salvaged(self, part: CsvFile) -> CsvFile:
-        into = self._work.new(".parquet")
-        salvaged = salvage(self._data(part), len(part.names), part.dialect.delimiter, part.file.key, into)
-        return replace(part, path=into, salvaged=salvaged)
+        """The good records of the file, with the rejects beside them."""
+        skipped, first_end = self._beginning(part)
+        end = "\r\n" if first_end == "\r\n" else "\n"
+        manner = Manner(part.dialect, len(part.names), end, wrong_bytes(part.plain, self._options.encoding))
+        into = self._work.new(".csv")
+        salvaged = replace(part, path=into, header=False, end=end, rejects=RejectSpool(self._work.new(".rejects")))
+        assert salvaged.rejects
+        judge = self._surveyor.judge(salvaged, self._work.new(".block"))
+        with self._work.writing(into) as out:
+            salvage = CsvSalvage(part.file.key, manner, judge, out, salvaged.rejects)
+            if first_end == "\r":
+                salvage.run_slowly(self._data(part))
+            else:
+                salvage.run(part.path, skipped)
+        salvaged.rejects.close()
+        return salvaged
+
+    def _beginning(self, part: CsvFile) -> tuple[int, str]:
+        """How many lines the header takes with the empty ones above it, and what ends the lines."""
+        end = next(map(end_of_lines, decoded(part.plain, self._options.encoding)))
+        head = next(filter(_is_filled, self._records(part.plain, part.dialect)))
+        return (head.line + head.text.count("\n") if part.header else 0), end
 
     # --- the first scan ---
 
@@ -142,7 +162,7 @@ class CsvLoad:
         try:
             surveys = self._surveyor.scan(kin)
         except duckdb.Error as error:
-            if kin[0].salvaged or isinstance(error, duckdb.OutOfMemoryException):
+            if kin[0].rejects or isinstance(error, duckdb.OutOfMemoryException):
                 raise
             if len(kin) == 1:
                 return self._survey([self._salvaged(kin[0])])
@@ -151,7 +171,7 @@ class CsvLoad:
         return [self._mended(part, survey) for part, survey in zip(kin, surveys, strict=True)]
 
     def _mended(self, part: CsvFile, survey: Survey) -> tuple[CsvFile, Survey]:
-        if part.salvaged or not (survey.misfits or self._overlooked(part, survey)):
+        if part.rejects or not (survey.misfits or self._overlooked(part, survey)):
             return part, survey
         return self._survey([self._salvaged(part)])[0]
 
@@ -168,29 +188,7 @@ class CsvLoad:
             f"TRY_CAST({places.get(name, 'NULL')} AS {types[name]}) AS {quoted(shown)}"
             for name, shown in columns.items()
         )
-        if part.salvaged:
-            rows = f"{texts(run)} WHERE {self._surveyor.all_hold(part)}"
-        else:
-            rows = typed(run, [types[name] for name in places])
-        return f"SELECT {', '.join(values)} FROM {rows}"
-
-    # --- rejects ---
-
-    def _spools(self, part: CsvFile) -> Iterator[RejectSpool]:
-        """The rejects of a salvaged file: those of its grammar, then those of its values."""
-        assert part.salvaged
-        yield part.salvaged.rejects
-        reasons = ", ".join(
-            f"CASE WHEN NOT ({hold}) THEN {reason} END" for reason, hold in self._surveyor.misfits(part)
-        )
-        if reasons:
-            yield RejectSpool.of_query(
-                self._duck,
-                f"SELECT concat_ws('; ', {reasons}) AS reason, 'csv.type' AS rule, "
-                f"{literal(part.file.key + ':')} || line AS position, text AS payload "
-                f"FROM {texts([part])} WHERE NOT ({self._surveyor.all_hold(part)}) ORDER BY line",
-                self._work.new(".rejects"),
-            )
+        return f"SELECT {', '.join(values)} FROM {typed(run, [types[name] for name in places])}"
 
 
 def _families(parts: Iterable[CsvFile]) -> list[list[CsvFile]]:

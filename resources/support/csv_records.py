@@ -165,7 +165,9 @@ class _RecordReader:
         line = next(self._ahead, None)
         if line:
             self.taken.append(line)
-        if line is None or line.problem or self._held > LIMIT:
+        if line is None:
             raise _BrokenError(_UNFINISHED)
+        if line.problem or self._held > LIMIT:
+            raise _BrokenError("a quote is opened but not closed before text that cannot be read")
         self._start(line)
         return 0

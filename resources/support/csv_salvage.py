@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -18,13 +19,12 @@ from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import LIMIT, lines_of, repaired
 
 _SIZES = (1 << 22, 1 << 17)
-
-Row = tuple[Record, Fields]
+_RECORDS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What DuckDB says: whether a file of records has no mistake, and which rows a declared type would change.
+    """What DuckDB says: whether a block of records has no mistake, and which rows a declared type would change.
 
     `misfits` gives the reason of each such row by its place in the list.
     """
@@ -35,16 +35,19 @@ class Judge:
 
 @dataclass(frozen=True)
 class Manner:
-    """How the file is written: its dialect, the number of its fields, the end of its lines, and its encoding's name."""
+    """How a file is written: dialect, number of fields, end of lines, and what to say of bytes that are no text."""
 
     dialect: Dialect
     width: int
     end: str
-    encoding: str
+    wrong: str
 
 
 class CsvSalvage:
-    """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory."""
+    """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory.
+
+    The good ones are written to `out` in UTF-8, in the manner of the file.
+    """
 
     def __init__(self, name: str, manner: Manner, judge: Judge, out: IO[bytes], rejects: RejectSpool) -> None:
         self._name, self._manner, self._judge = name, manner, judge
@@ -52,7 +55,7 @@ class CsvSalvage:
         self._line = 1
 
     def run(self, path: Path, skipped_lines: int) -> None:
-        """Read the UTF-8 file at `path` but its first lines; the good records go to `out` in its own dialect."""
+        """Read the file at `path`, which is in UTF-8 where it is text at all, but its first lines."""
         with open(path, "rb") as stream:
             stream.seek(3 if stream.read(3) == b"\xef\xbb\xbf" else 0)
             for _ in range(skipped_lines):
@@ -63,30 +66,33 @@ class CsvSalvage:
                 rest = self._take(rest + more, 0, last=False)
             self._take(rest, 0, last=True)
 
+    def run_slowly(self, found: Iterator[Record]) -> None:
+        """Read a file record by record, whatever ends its lines."""
+        while some := list(islice(found, _RECORDS_AT_ONCE)):
+            self._sort(some)
+
     def _take(self, data: bytes, level: int, *, last: bool) -> bytes:
         """Take the records in `data`; what is left begins with a record that may go on in the next block."""
         cut = len(data) if last else self._cut(data)
-        block, rest = data[:cut], data[cut:]
-        if not block and len(data) <= LIMIT:
+        if not cut and len(data) <= LIMIT:
             return data
+        block, rest = (data[:cut], data[cut:]) if cut else (data, b"")
         if block and self._judge.is_good(block):
             self._out.write(block if block.endswith(b"\n") else block + self._manner.end.encode())
             self._line += block.count(b"\n")
             return rest
-        block = block or data
-        if level + 1 < len(_SIZES):
-            return self._take_apart(block, level + 1, last=last or not cut) + (rest if cut else b"")
-        return self._read(block, last=last or not cut) + (rest if cut else b"")
+        read = self._take_apart if level + 1 < len(_SIZES) else self._read
+        return read(block, level + 1, last=last) + rest
 
     def _take_apart(self, data: bytes, level: int, *, last: bool) -> bytes:
         rest = b""
         for start in range(0, len(data), _SIZES[level]):
-            piece = rest + data[start : start + _SIZES[level]]
-            rest = self._take(piece, level, last=last and start + _SIZES[level] >= len(data))
+            end = start + _SIZES[level]
+            rest = self._take(rest + data[start:end], level, last=last and end >= len(data))
         return rest
 
     def _cut(self, data: bytes) -> int:
-        """Where the last record ends that is surely whole: at the end of a line with as many quotes opened as closed."""
+        """Where the last surely whole record ends: at the end of a line with as many quotes opened as closed."""
         quote = self._manner.dialect.quote.encode()
         end = data.rfind(b"\n") + 1
         is_open = quote and data.count(quote, 0, end) % 2
@@ -96,40 +102,47 @@ class CsvSalvage:
             end = before
         return end
 
-    def _read(self, data: bytes, *, last: bool) -> bytes:
+    def _read(self, data: bytes, level: int, *, last: bool) -> bytes:
         """Read record by record; of a block that is not the last, a record that is open at its end is left."""
         starts = _line_starts(data)
-        rows: list[Row] = []
-        rejects: list[Reject] = []
-        left = len(data)
-        for record in records(lines_of(data, self._line, self._manner.encoding, self._manner.end), self._manner.dialect):
-            if not last and is_unfinished(record) and len(data) - starts[record.line - self._line] <= LIMIT:
-                left = starts[record.line - self._line]
+        found, left = [], len(data)
+        for record in records(lines_of(data, self._line, self._manner.wrong), self._manner.dialect):
+            start = starts[record.line - self._line]
+            if not last and is_unfinished(record) and len(data) - start <= LIMIT:
+                left = start
                 break
-            self._sort(record, rows, rejects)
-        self._keep(rows, rejects)
+            found.append(record)
+        self._sort(found)
         self._line += data.count(b"\n", 0, left)
         return data[left:]
 
-    def _sort(self, record: Record, rows: list[Row], rejects: list[Reject]) -> None:
-        if self._manner.width > 1 and not record.text and not record.rule:
-            return  # an empty line; DuckDB passes over it too
-        fields = fitted(record, self._manner.width, self._manner.dialect.delimiter)
-        if not record.rule and len(fields) == self._manner.width:
-            rows.append((record, fields))
-            return
-        reason = record.problem or f"the line has {len(record.fields)} fields, not {self._manner.width}"
-        rejects.append(self._reject(record, record.rule or "csv.columns", reason))
+    def _sort(self, found: list[Record]) -> None:
+        rows: list[tuple[Record, Fields]] = []
+        rejects: list[tuple[int, Reject]] = []
+        for record in found:
+            fields = fitted(record, self._manner.width, self._manner.dialect.delimiter)
+            if not (record.rule or record.text or self._manner.width == 1):
+                continue  # an empty line; DuckDB passes over it too
+            if not record.rule and len(fields) == self._manner.width:
+                rows.append((record, fields))
+            else:
+                reason = record.problem or f"the line has {len(record.fields)} fields, not {self._manner.width}"
+                rejects.append((record.line, self._reject(record, record.rule or "csv.columns", reason)))
+        rejects += self._keep(rows)
+        for _, reject in sorted(rejects, key=lambda one: one[0]):
+            self._rejects.add(reject)
 
-    def _keep(self, rows: list[Row], rejects: list[Reject]) -> None:
+    def _keep(self, rows: list[tuple[Record, Fields]]) -> Iterator[tuple[int, Reject]]:
+        """Write the rows but those that a declared type would change, or that DuckDB would find too long."""
         misfits = self._judge.misfits([fields for _, fields in rows]) if rows else {}
         for place, (record, fields) in enumerate(rows):
+            text = (self._written(fields) + self._manner.end).encode()
             if place in misfits:
-                rejects.append(self._reject(record, "csv.type", misfits[place]))
+                yield record.line, self._reject(record, "csv.type", misfits[place])
+            elif len(text) > LIMIT - 1024:
+                yield record.line, self._reject(record, "csv.length", f"longer than {LIMIT:,} bytes")
             else:
-                self._out.write((self._written(fields) + self._manner.end).encode())
-        for reject in sorted(rejects, key=lambda reject: int(reject.position.rpartition(":")[2])):
-            self._rejects.add(reject)
+                self._out.write(text)
 
     def _reject(self, record: Record, rule: str, reason: str) -> Reject:
         return Reject(reason, rule, f"{self._name}:{record.line}", repaired(record.text))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from databrokkr_assets.core.names import literal, quoted
-from resources.support.csv_records import Dialect
-from resources.support.csv_salvage import Salvaged
+from resources.support.csv_records import Dialect, Fields
+from resources.support.csv_salvage import Judge
 from resources.support.csv_types import INTEGER, NUMBERS, TEXT, Shapes, digits, holds, kinds
 from resources.support.found_files import FoundFile
+from resources.support.reject_spool import RejectSpool
+from resources.support.text_lines import LIMIT
 
 _FILE = "__file"
 _SAMPLE_ROWS = 10_000
@@ -20,7 +23,10 @@ _SAMPLE_ROWS = 10_000
 
 @dataclass(frozen=True)
 class CsvFile:
-    """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads."""
+    """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads.
+
+    `end` is what ends the lines where DuckDB is not to find that out. A salvaged file has its rejects.
+    """
 
     file: FoundFile
     plain: Path
@@ -28,36 +34,33 @@ class CsvFile:
     names: tuple[str, ...]
     dialect: Dialect
     header: bool
-    salvaged: Salvaged | None = None
+    end: str | None = None
+    rejects: RejectSpool | None = None
 
     @property
     def kin(self) -> tuple[object, ...]:
         """Files with the same can be read by one scan."""
-        return self.names, self.dialect, self.salvaged is None
+        return self.names, self.dialect, self.header, self.end, self.rejects is None
 
 
 def texts(kin: list[CsvFile]) -> str:
     """SQL: the fields of kindred files as texts `c0`, `c1` …"""
-    if kin[0].salvaged:
-        return f"read_parquet({_paths(kin)}, filename={literal(_FILE)}, hive_partitioning=false)"
     return typed(kin, ["VARCHAR"] * len(kin[0].names))
 
 
 def typed(kin: list[CsvFile], types: list[str]) -> str:
     """SQL: the same in types. DuckDB's strict reader is told everything, so that it guesses nothing."""
-    dialect = kin[0].dialect
+    dialect, end = kin[0].dialect, kin[0].end
     columns = ", ".join(f"'c{index}': {literal(kind)}" for index, kind in enumerate(types))
     quote = literal(dialect.quote)
+    new_line = f"new_line={literal(end.encode('unicode_escape').decode())}, " if end else ""
     return (
-        f"read_csv({_paths(kin)}, auto_detect=false, strict_mode=true, header={kin[0].header}, "
-        f"delim={literal(dialect.delimiter)}, quote={quote}, escape={quote}, "
+        f"read_csv([{', '.join(literal(str(part.path)) for part in kin)}], auto_detect=false, strict_mode=true, "
+        f"header={kin[0].header}, delim={literal(dialect.delimiter)}, quote={quote}, escape={quote}, {new_line}"
         f"nullstr=[{', '.join(map(literal, sorted(dialect.nulls)))}], allow_quoted_nulls={dialect.quoted_nulls}, "
-        f"columns={{{columns}}}, filename={literal(_FILE)}, hive_partitioning=false)"
+        f"columns={{{columns}}}, max_line_size={LIMIT}, buffer_size={4 * LIMIT}, "
+        f"filename={literal(_FILE)}, hive_partitioning=false)"
     )
-
-
-def _paths(kin: Iterable[CsvFile]) -> str:
-    return f"[{', '.join(literal(str(part.path)) for part in kin)}]"
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,37 @@ class Surveyor:
                     found[name] |= Shapes(0, *(size or 0 for size in sizes))
         return found
 
-    def all_hold(self, part: CsvFile) -> str:
-        """SQL: whether a row fits all declared types."""
-        return " AND ".join(f"({hold})" for _, hold in self.misfits(part)) or "true"
+    def judge(self, part: CsvFile, scratch: Path) -> Judge:
+        """What DuckDB says of blocks of the file, each of which is written to `scratch`."""
+        block = replace(part, path=scratch, header=False)
+        reasons = [f"CASE WHEN NOT ({hold}) THEN {reason} END" for reason, hold in self._misfits(part)]
 
-    def misfits(self, part: CsvFile) -> Iterator[tuple[str, str]]:
+        def is_good(data: bytes) -> bool:
+            scratch.write_bytes(data)
+            try:
+                (survey,) = self.scan([block], shapes=False)
+            except duckdb.Error:
+                return False
+            return survey.rows > 0 and not survey.misfits
+
+        def misfits(rows: list[Fields]) -> dict[int, str]:
+            if not reasons:
+                return {}
+            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+            table = pa.table([*columns, range(len(rows))], [*(f"c{index}" for index in range(len(columns))), "place"])
+            found = self._duck.from_arrow(table).query(
+                "rows",
+                f"SELECT place, concat_ws('; ', {', '.join(reasons)}) FROM rows WHERE NOT ({self._all_hold(part)})",
+            )
+            return dict(found.fetchall())
+
+        return Judge(is_good, misfits)
+
+    def _all_hold(self, part: CsvFile) -> str:
+        """SQL: whether a row fits all declared types."""
+        return " AND ".join(f"({hold})" for _, hold in self._misfits(part)) or "true"
+
+    def _misfits(self, part: CsvFile) -> Iterator[tuple[str, str]]:
         """SQL, for each declared column: the reason of a misfit, and whether the value fits."""
         for index, name in enumerate(part.names):
             kind = self._declared.get(name.casefold(), "VARCHAR")
@@ -109,10 +138,12 @@ class Surveyor:
                 reason = f"concat({column}, '\"', left(c{index}, 200), '\" does not fit {kind} exactly')"
                 yield reason, holds(f"c{index}", kind)
 
-    def scan(self, kin: list[CsvFile], rows: str = "") -> list[Survey]:
+    def scan(self, kin: list[CsvFile], rows: str = "", *, shapes: bool = True) -> list[Survey]:
         """One survey a file. Raises duckdb.Error when a file breaks the grammar."""
-        names = [name for name in _folded(kin[0]) if self._is_open(name)]
-        aggregates = [f"count(*) FILTER (NOT ({self.all_hold(kin[0])}))"]
+        names = [name for name in _folded(kin[0]) if shapes and self._is_open(name)]
+        # every field is counted, because DuckDB does not decode the fields that nobody asks for
+        touched = " + ".join(f"count(c{index})" for index in range(len(kin[0].names)))
+        aggregates = [touched, f"count(*) FILTER (NOT ({self._all_hold(kin[0])}))"]
         for name in names:
             aggregates += self._aggregates(name, _place(kin[0], name))
         query = f"SELECT {_FILE}, count(*), {', '.join(aggregates)} FROM (FROM {texts(kin)} {rows}) GROUP BY {_FILE}"
@@ -139,7 +170,7 @@ def _place(part: CsvFile, name: str) -> str:
     return f"c{_folded(part).index(name)}"
 
 
-def _survey(names: list[str], rows: int, misfits: int, *numbers: int | None) -> Survey:
+def _survey(names: list[str], rows: int, touched: int, misfits: int, *numbers: int | None) -> Survey:
     shapes = (Shapes(*(number or 0 for number in some)) for some in _in(4, numbers))
     return Survey(rows, misfits, dict(zip(names, shapes, strict=True)))
 

@@ -129,7 +129,9 @@ def _exactness(text: str, cast: str, sql_type: str) -> str:
     if sql_type in _INTEGERS:
         return rf"regexp_full_match(trim({text}), '[+-]?[0-9]+(\.0*)?')"
     if decimal := re.fullmatch(r"DECIMAL\(\d+,(\d+)\)", sql_type):
-        return rf"regexp_full_match(trim({text}), '[+-]?[0-9]*(\.[0-9]{{0,{decimal[1]}}}0*)?')"
+        plain = rf"regexp_full_match(trim({text}), '[+-]?[0-9]*(\.[0-9]{{0,{decimal[1]}}}0*)?')"
+        short = rf"regexp_full_match(trim({text}), '[+-]?[0-9.]{{1,17}}[eE][+-]?[0-9]+')"
+        return f"{plain} OR {short} AND {cast}::DOUBLE = TRY_CAST({text} AS DOUBLE)"
     if sql_type in {"FLOAT", "DOUBLE"}:
         number = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
         names = r"[+-]?(inf|infinity|nan)"

@@ -23,7 +23,7 @@ from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, Salva
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
 from resources.support.json_types import holds_parts, is_nested
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import is_utf8, lines, refuse_binary
+from resources.support.text_lines import LIMIT, is_utf8, lines, refuse_binary
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
@@ -103,8 +103,8 @@ class JsonLoad:
         part = JsonFile(file, plain, plain)
         if is_utf8(self._options.encoding):
             return part
-        path = self._work.transcoded(plain, self._options.encoding, ".jsonl")
-        return replace(part, path=path) if path else self._salvage(part)
+        path, clean = self._work.transcoded(plain, self._options.encoding, ".jsonl")
+        return replace(part, path=path) if clean else self._salvage(part)
 
     def _salvage(self, part: JsonFile) -> JsonFile:
         into = self._work.new(".jsonl")
@@ -136,7 +136,7 @@ class JsonLoad:
             SELECT {_FILE}, json_structure(json)::VARCHAR AS structure, len(json_keys(json)) AS keys,
                 bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
             FROM read_json_objects({_list(parts)}, format='newline_delimited', filename={literal(_FILE)},
-                hive_partitioning=false)
+                maximum_object_size={LIMIT}, hive_partitioning=false)
             GROUP BY ALL ORDER BY count(*) DESC, structure""")
         while some := rows.fetchmany(_ROWS_AT_ONCE):
             for path, structure, keys, long in some:
@@ -237,6 +237,7 @@ def _list(parts: Iterable[JsonFile]) -> str:
 def _reader(parts: Iterable[JsonFile], columns: Iterable[str]) -> str:
     return (
         f"read_json({_list(parts)}, format='newline_delimited', records=true, columns={{{', '.join(columns)}}}, "
+        f"maximum_object_size={LIMIT}, "
         f"hive_partitioning=false, filename={literal(_FILE)})"
     )
 

@@ -95,10 +95,10 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
 
     Of a line longer than `LIMIT` the beginning is given.
     """
-    wrong = cache(lambda: f"not valid {encoding}{_looks_like(path, encoding)}")
+    wrong = cache(lambda: wrong_bytes(path, encoding))
     end, number, rest, skipping = "", 0, "", False
     for text in decoded(path, encoding):
-        end = end or _end_of_lines(text)
+        end = end or end_of_lines(text)[-1:]
         clean = is_clean(text) and is_clean(rest)
         *whole, rest = (rest + text).split(end or "\n")
         for line in whole:
@@ -114,21 +114,24 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
         yield Line(number + 1, rest, None if is_clean(rest) else wrong(), end)
 
 
-def lines_of(data: bytes, number: int, encoding: str, end: str) -> Iterator[Line]:
-    """The lines of a block of UTF-8 whose first has this number; an end at its end starts no line."""
+def lines_of(data: bytes, first: int, wrong: str) -> Iterator[Line]:
+    """The lines of a block of UTF-8 whose first has the number `first`; `wrong` is the problem of those that are not.
+
+    An end at its end starts no line.
+    """
     codecs.register_error("databrokkr-mark", _mark)
     text = data.decode("utf-8", "databrokkr-mark")
     whole = text.split("\n")
-    for number, line in enumerate(whole if whole[-1] else whole[:-1], start=number):
-        problem = None if is_clean(line) else f"not valid {encoding}"
+    for number, line in enumerate(whole if whole[-1] else whole[:-1], start=first):
+        problem = None if is_clean(line) else wrong
         if len(line) > LIMIT - 1024 and len(transcoded(line)) > LIMIT - 1024:
             line, problem = line[:LIMIT], f"longer than {LIMIT:,} bytes"
         yield Line(number, line, problem, "\n")
 
 
-def _end_of_lines(text: str) -> str:
-    """A carriage return alone ends the lines of old files; the first end tells."""
-    first = re.search("\r(?!\n)|\n", text)
+def end_of_lines(text: str) -> str:
+    """What ends the lines of a text, by the first end: LF, CR LF, in old files CR; nothing where there is no end."""
+    first = re.search("\r\n?|\n", text)
     return first[0] if first else ""
 
 
@@ -166,14 +169,16 @@ def _wide_encoding(sample: bytes) -> str | None:
     return marked
 
 
-def _looks_like(path: Path, encoding: str) -> str:
+def wrong_bytes(path: Path, encoding: str) -> str:
+    """What is to be said of a line of the file that is not in its encoding."""
     with open(path, "rb") as stream:
         sample = stream.read(SAMPLE)
     if not is_utf8(encoding):
         guess = "utf-8" if _decodes(sample, "utf-8") else None
     else:  # an old Windows file, unless other letters of it are proper UTF-8
         guess = "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
-    return f"; the file looks like {guess}, so perhaps say `encoding: {guess}`" if guess else ""
+    hint = f"; the file looks like {guess}, so perhaps say `encoding: {guess}`" if guess else ""
+    return f"not valid {encoding}{hint}"
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:

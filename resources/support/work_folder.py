@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import AccessError, DataError
 from resources.support.found_files import FoundFile, free_name, opened
-from resources.support.text_lines import decoded, is_clean
+from resources.support.text_lines import decoded, is_clean, transcoded
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -64,18 +64,17 @@ class WorkFolder:
                 out.write(piece)
         return target
 
-    def transcoded(self, plain: Path, encoding: str, suffix: str) -> Path | None:
-        """A text file in UTF-8; `None` when bytes of it are not in its encoding.
+    def transcoded(self, plain: Path, encoding: str, suffix: str) -> tuple[Path, bool]:
+        """A text file in UTF-8, and whether all its bytes were in its encoding.
 
         DuckDB knows three encodings, and reads nothing of some UTF-16 files without saying so.
         """
-        path = self.new(suffix)
+        path, clean = self.new(suffix), True
         with self.writing(path) as out:
             for text in decoded(plain, encoding):
-                if not is_clean(text):
-                    return None
-                out.write(text.encode())
-        return path
+                clean = clean and is_clean(text)
+                out.write(transcoded(text))
+        return path, clean
 
     @contextmanager
     def writing(self, target: Path) -> Iterator[IO[bytes]]:

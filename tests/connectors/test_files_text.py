@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from databrokkr_assets.core.errors import DataError, SpecError
+from resources.support import csv_salvage
 from resources.support.csv_records import Dialect, records
-from resources.support.csv_salvage import salvage
+from resources.support.csv_salvage import fitted
 from resources.support.text_lines import lines
 from tests.connectors.files_reading import Read, read, write
 
@@ -296,6 +297,14 @@ def test_broken_lines(content: bytes, rows: list[Any], refused: list[tuple[str, 
     assert found.refused == [(rule, f"f.csv:{line}", payload) for rule, line, payload in refused]
 
 
+@pytest.mark.parametrize("wrong", [b"\xff", b'"a"b', b'x"\n"y'])
+def test_a_mistake_far_behind_in_a_text(wrong: bytes) -> None:
+    content = b"a,b\n" + b"x,y\n" * 20_000 + wrong + b",y\nx,z\n"
+    found = read_text(content, columns={"a": "VARCHAR", "b": "VARCHAR"})
+    assert (len(found.rows), found.rows[-1]) == (20_001, ("x", "z"))
+    assert found.rejects[0].position == "f.csv:20002"
+
+
 def test_a_wrong_encoding_is_named() -> None:
     found = read_text("a,b\n1,Zürich\n2,Köln\n".encode("cp1252"))
     assert {reject.reason for reject in found.rejects} == {
@@ -376,6 +385,21 @@ GRAMMAR = st.lists(
 )
 
 
+DIALECT = Dialect(",", '"', frozenset({""}), False)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(GRAMMAR.map("".join), st.sampled_from(["\n", "\r\n"]), st.sampled_from([(40, 10), (8,), (1,)]))
+@example('1,"a\nb"\n2,"x\n3,5" pipe\n4,"\n', "\n", (4, 1))
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, body: str, end: str, sizes: tuple[int, ...]) -> None:
+    content = f"a,b\n{body}".replace("\n", end) + "\xff"
+    with monkeypatch.context() as patch:
+        whole = read_text(content.encode("latin-1"), delimiter=",", columns={"a": "VARCHAR", "b": "VARCHAR"})
+        patch.setattr(csv_salvage, "_SIZES", sizes)
+        parts = read_text(content.encode("latin-1"), delimiter=",", columns={"a": "VARCHAR", "b": "VARCHAR"})
+    assert (parts.rows, parts.rejects) == (whole.rows, whole.rejects)
+
+
 @settings(deadline=None, max_examples=300)
 @given(GRAMMAR.map("".join), st.integers(2, 3), st.sampled_from(["\n", "\r\n"]))
 def test_the_salvage_reads_what_duckdb_reads(body: str, width: int, end: str) -> None:
@@ -389,11 +413,10 @@ def test_the_salvage_reads_what_duckdb_reads(body: str, width: int, end: str) ->
             ).fetchall()
         except duckdb.Error:
             return
-        found = records(lines(path, "utf-8"), Dialect(",", '"', frozenset({""}), False))
+        found = records(lines(path, "utf-8"), DIALECT)
         next(found)
-        ours = salvage(found, width, ",", "f.csv", path.with_suffix(".parquet"))
-        rows = duckdb.read_parquet(str(ours.path)).project(names).fetchall()
-    assert (rows, list(ours.rejects)) == (theirs, [])
+        ours = [(tuple(fitted(record, width, ",")), record.rule) for record in found if record.text]
+    assert ours == [(row, "") for row in theirs]
 
 
 def test_python_writes_what_we_read() -> None:

@@ -25,6 +25,7 @@ from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Una
 from databrokkr_assets.core.ports import Load, Target, WritesRelation
 from databrokkr_assets.core.spec import Origin, Place
 from databrokkr_assets.engine.delivering import deliver
+from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.engine.loading import load
 from resources.connectors.postgres import (
     PostgresConnection,
@@ -388,6 +389,7 @@ import resource
 from pathlib import Path
 from types import SimpleNamespace
 from databrokkr_assets.core.disposition import Replace
+from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.engine.loading import load
 from tests.connectors.carrying import job
 from tests.connectors.test_postgres import source
@@ -588,7 +590,10 @@ def test_first_loads_at_the_same_moment_are_applied_once(database: str) -> None:
 
     def go(version: int) -> None:
         try:
-            written(sink(database), ROWS, Append(), mark(version))
+            with open_duck() as duck, sink(database).begin(target(), Append(), mark(version)) as load:
+                assert isinstance(load, WritesRelation)
+                load.write_relation(duck, ROWS)
+                load.commit()
             outcomes.append("written")
         except Unavailable:
             outcomes.append("given up")
@@ -636,7 +641,7 @@ def test_a_stage_emptied_by_a_crash_of_the_server_is_noticed(database: str, post
     with opened(database) as load:
         postgres.stop(crash=True)
         postgres.start()
-        with pytest.raises(Unavailable, match="2 rows were staged"):
+        with pytest.raises(Unavailable, match="not there any more"):
             load.commit()
     assert sink(database).last_load(target()) is None
 

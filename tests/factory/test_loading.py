@@ -96,6 +96,43 @@ def test_a_connection_without_its_secret_loads_and_says_so_when_used(project: Pr
     assert "NOT_SET_HERE" in str(failure.step_failure_data.user_failure_data.description)
 
 
+@pytest.mark.parametrize(
+    ("lake", "says"),
+    [
+        ("{ulr: elsewhere}", "ulr"),
+        ('{url: "{{ env.NOT_SET_HERE }}"}', "NOT_SET_HERE"),
+        ("{url: x, url: y}", "stands here"),
+    ],
+)
+def test_no_pipeline_goes_on_in_another_lake(project: Project, lake: str, says: str) -> None:
+    project.write("lake", f"type: databrokkr_assets.Lake\nattributes: {lake}\n")
+    project.write("good", GOOD)
+    found = pipelines(load_project(project.root / "project"))
+    assert says in found["good"].mistakes[0]["what"] and says in found["lake"].mistakes[0]["what"]
+
+
+def test_a_file_outside_of_a_folder_is_told(project: Project) -> None:
+    project.write("good", GOOD)
+    (project.defs / "stray.yaml").write_text(GOOD)
+    found = pipelines(load_project(project.root / "project"))
+    assert "outside of a folder" in found["stray"].mistakes[0]["what"] and found["good"].nodes
+
+
+def test_a_pipeline_from_python_is_checked_as_a_whole(project: Project) -> None:
+    (project.defs / "made").mkdir()
+    (project.defs / "made" / "pipeline.py").write_text(
+        "import dagster as dg\n"
+        "from databrokkr_assets import Pipeline\n"
+        "from databrokkr_assets.core.spec import Pipeline as Spec\n"
+        "from databrokkr_assets.transforms.sql import Sql\n\n"
+        "@dg.component_instance\n"
+        "def load(context):\n"
+        "    return Pipeline(Spec(name='made', transforms={'t': Sql(sql='select * from nowhere')}))\n"
+    )
+    (mistake,) = pipelines(load_project(project.root / "project"))["made"].mistakes
+    assert 'reads "nowhere"' in mistake["what"]
+
+
 def test_a_folder_in_a_folder_is_found(project: Project) -> None:
     file = project.write("team", GOOD)
     (project.defs / "team" / "inner").mkdir()

@@ -66,7 +66,17 @@ def staged(
 
 
 def record(stage: Stage, how: Disposition, load_id: str) -> LoadRecord:
-    return LoadRecord(load_id, "run", stage.number, str(how), stage.folder, "now", stage.rows, cursor={"at": load_id})
+    return LoadRecord(
+        load_id,
+        "run",
+        stage.number,
+        how.name,
+        stage.folder,
+        "now",
+        stage.rows,
+        keys=how.keys if isinstance(how, Merge) else (),
+        cursor={"at": load_id},
+    )
 
 
 def rows(duck: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> list[tuple[object, ...]]:
@@ -218,12 +228,31 @@ def test_merging_is_what_a_dictionary_does(
         assert (rows(duck, snapshot) if snapshot else []) == sorted(expected.items())
 
 
+@pytest.mark.parametrize("folder", ["with space", "ümlaut#1"])
+def test_a_lake_may_stand_anywhere(duck: duckdb.DuckDBPyConnection, tmp_path: Path, folder: str) -> None:
+    dataset = Dataset(store_at(folder, tmp_path, {}).child("raw", "p", "n"), "p/n")
+    load(duck, dataset, "SELECT 1 AS id, 'a' AS s", Append(), "a")
+    now = load(duck, dataset, "SELECT 1 AS id, 'b' AS s", Merge(("id",)), "b")
+    assert rows(duck, now) == [(1, "b")]
+    assert duck.sql(now.changes(duck, 0).query).fetchall() == [(1, "b")]
+
+
+def test_changes_after_merges_by_other_keys_and_appends(duck: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
+    first = load(duck, dataset, 'SELECT 1 AS id, 2 AS "a, b"', Merge(("id",)), "a")
+    load(duck, dataset, 'SELECT 5 AS id, 2 AS "a, b"', Merge(("a, b",)), "b")
+    now = load(duck, dataset, 'SELECT 6 AS id, 3 AS "a, b"', Append(), "c")
+    assert sorted(duck.sql(now.changes(duck, first.version).query).fetchall()) == [(5, 2), (6, 3)]
+    last = load(duck, dataset, 'SELECT 6 AS id, 4 AS "a, b"', Merge(("id",)), "d")
+    assert last.changes(duck, first.version).whole, "by which key, it cannot tell"
+
+
 def test_a_lake_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file stands in the way")
     with pytest.raises(AccessError, match="the lake cannot be used"):
         store_at("lake/raw", tmp_path, {}).make()
 
 
-def test_a_lake_on_something_unknown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match='cannot stand on "ftp"'):
-        store_at("ftp://host/x", tmp_path, {})
+@pytest.mark.parametrize(("url", "says"), [("ftp://host/x", 'cannot stand on "ftp"'), ("100%", "cannot contain %")])
+def test_a_lake_on_something_unknown_is_refused(tmp_path: Path, url: str, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        store_at(url, tmp_path, {})

@@ -54,5 +54,19 @@ def test_a_worker_thought_dead_cannot_publish(lake: Store) -> None:
             publish(dataset, before, zombie, Append(), record(zombie, Append(), "zombie"))
 
 
+def test_what_the_options_leave_out_comes_from_the_environment(lake: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", lake.options["access_key_id"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", lake.options["secret_access_key"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", lake.options["endpoint_url"])
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    bare = Store(lake.url)
+    assert bare.access()["region"] == "eu-central-1"
+    dataset = Dataset(bare.child("raw", "p", "n"), "p/n")
+    with duck_for(bare) as duck:
+        assert rows(duck, load(duck, dataset, "SELECT 1 AS id", Append(), "a")) == [(1,)]
+        assert bare.child("raw", "p", "n").names()
+
+
 def test_secrets_are_not_shown(lake: Store) -> None:
     assert lake.options["secret_access_key"] not in repr(lake)

@@ -75,6 +75,7 @@ fragment facts on MetadataEntry {
   ... on MarkdownMetadataEntry { mdStr }
   ... on PathMetadataEntry { path }
   ... on UrlMetadataEntry { url }
+  ... on TableMetadataEntry { table { records } }
   ... on TableSchemaMetadataEntry { schema { columns { name type } } }
   ... on TableColumnLineageMetadataEntry {
     lineage { columnName columnDeps { assetKey { path } columnName } }
@@ -164,22 +165,29 @@ def dagster(project: Project, **environment: str) -> Iterator[Ui]:
     """Start `databrokkr dev` in a project; gives it when the definitions are loaded. No process outlives the block."""
     port = free_port()
     given = [f"{name}={value}" for name, value in environment.items()]
-    command = ["setpriv", "--pdeathsig=INT", "env", *given, *project.command("dev", "--port", str(port))]
-    daemon = Daemon(command, project.root)
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    command = ["setpriv", "--pdeathsig=INT", "env", "--default-signal=INT", *given]
+    daemon = Daemon([*command, *project.command("dev", "--port", str(port))], project.root)
     ui = Ui(project, f"http://{HOST}:{port}")
     try:
         daemon.start(lambda: _loaded(ui))
-        session = daemon.pid
-        assert session is not None
         yield ui
     finally:
-        session = daemon.pid
-        daemon.stop(signal.SIGINT)
+        _stop(daemon)
+
+
+def _stop(daemon: Daemon) -> None:
+    """As Ctrl-C does. Fails when a process is still there after a while."""
+    session = daemon.pid
+    if session is None:
+        return
+    os.kill(session, signal.SIGINT)
     try:
         until(lambda: not _alive(session), "Dagster left processes")
     finally:
         for pid in _alive(session):
             os.kill(pid, signal.SIGKILL)
+        daemon.stop(signal.SIGKILL)
 
 
 def facts(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,7 +219,7 @@ def _loaded(ui: Ui) -> bool:
     return kinds == ["RepositoryLocation"]
 
 
-def _alive(session: int | None) -> list[int]:
+def _alive(session: int) -> list[int]:
     """The processes of a session: the webserver, the daemon, code servers and runs stay in that of `databrokkr dev`."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
