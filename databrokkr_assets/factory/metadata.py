@@ -46,8 +46,9 @@ def of_quarantine(outcome: Outcome) -> dict[str, Any]:
         "databrokkr/load_id": outcome.load_id,
     }
     if outcome.reasons:
-        records = [dg.TableRecord({"rows": n, "rule": rule, "reason": why}) for rule, why, n in outcome.reasons]
-        facts["databrokkr/reasons"] = dg.MetadataValue.table(records)
+        # A list, because a table of long reasons would be cut off.
+        lines = [f"- {rows:,} × `{rule}`: {' '.join(why.split())}" for rule, why, rows in outcome.reasons]
+        facts["databrokkr/reasons"] = dg.MetadataValue.md("\n".join(lines))
     return facts
 
 

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import duckdb
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
@@ -40,14 +40,14 @@ from databrokkr_assets.core.ports import (
     Target,
     WritesRelation,
 )
-from databrokkr_assets.core.settings import Names
-from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from databrokkr_assets.core.spec import ConnectionSettings, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger
 from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
 from resources.support.cursor import Incremental
-from resources.support.tables import TableName, table_name, tables_of
+from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.tables import TableName
 
 log = logging.getLogger("databrokkr")
 
@@ -149,51 +149,20 @@ def _holder(error: duckdb.Error) -> str:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-class DuckDBSourceSettings(SourceSettings):
+class DuckDBSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    dialect: ClassVar[str] = "duckdb"
+    home: ClassVar[str] = "main"
     type: Literal["duckdb"]
-    connection: str
-    """The name of a connection of type duckdb."""
-    table: str | None = None
-    """`table` or `schema.table`; without a schema it is in `main`."""
-    schema_: str | None = Field(default=None, alias="schema")
-    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
-    query: str | None = None
-    """SQL to read the rows of, in place of a table."""
-    columns: Names = ()
-    """The columns to read; without it all of them."""
-    cursor: str | None = None
-    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
-    are read by the first load only."""
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> DuckDBSourceSettings:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
-        if self.query is not None and self.schema_ is not None:
-            raise ValueError("`schema` belongs to `table`; name the schema within the `query`")
-        self.name()
-        return self
-
-    def name(self) -> TableName | None:
-        """The table; `None` for a query."""
-        return table_name(self.table, self.schema_, "main") if self.table is not None else None
-
-    def default_disposition(self) -> Disposition:
-        """`Append` with a cursor, else `Replace`."""
-        return Append() if self.cursor else Replace()
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSource:
         """A reader of the table or query."""
         return DuckDBSource(self, _connected(connection).file(self.connection, place))
-
-    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
-        """The tables that are read; for a query those that it names."""
-        name = self.name()
-        names = [name] if name else tables_of(self.query or "", "duckdb", "main")
-        uri = _connected(connection).uri()
-        return tuple(Origin((self.connection, one.schema, one.table), "duckdb", uri) for one in names)
 
 
 class DuckDBSource(Source, ReadsAsRelation):
@@ -322,36 +291,20 @@ def _look_into(duck: duckdb.DuckDBPyConnection, alias: str) -> None:
 # ------------------------------------------------------------------------------------------------- writing
 
 
-class DuckDBSinkSettings(SinkSettings):
+class DuckDBSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    dialect: ClassVar[str] = "duckdb"
+    home: ClassVar[str] = "main"
     type: Literal["duckdb"]
-    connection: str
-    """The name of a connection of type duckdb."""
-    table: str
-    """`table` or `schema.table`; without a schema it is in `main`."""
-    schema_: str | None = Field(default=None, alias="schema")
-    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
-    create: bool = True
-    """Whether the table, and columns that it lacks, are created."""
 
-    @model_validator(mode="after")
-    def _readable_name(self) -> DuckDBSinkSettings:
-        self.name()
-        return self
-
-    def name(self) -> TableName:
-        """The table."""
-        return table_name(self.table, self.schema_, "main")
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSink:
         """A writer to the table."""
         return DuckDBSink(self.name(), self.create, _connected(connection).file(self.connection, place))
-
-    def origin(self, connection: ConnectionSettings | None) -> Origin:
-        """The table."""
-        name = self.name()
-        return Origin((self.connection, name.schema, name.table), "duckdb", _connected(connection).uri())
 
     def pool(self, connection: ConnectionSettings | None) -> str:
         """One writer at a time, for one process only may hold the file."""

@@ -43,15 +43,16 @@ from databrokkr_assets.core.ports import (
     WritesRelation,
 )
 from databrokkr_assets.core.settings import Names, Settings
-from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place, SinkSettings, SourceSettings
+from databrokkr_assets.core.spec import ConnectionSettings, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger, pgtable
 from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
 from resources.support.cursor import Incremental
+from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
 from resources.support.libpq import EXTRA, Server, driver
 from resources.support.pgtypes import Column, Wire, bad_value, wire
-from resources.support.tables import TableName, table_name, tables_of
+from resources.support.tables import TableName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,53 +146,22 @@ def _connected(connection: ConnectionSettings | None) -> PostgresConnection:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-class PostgresSourceSettings(SourceSettings):
+class PostgresSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    dialect: ClassVar[str] = "postgres"
+    home: ClassVar[str] = "public"
     type: Literal["postgres"]
-    connection: str
-    """The name of a connection of type postgres."""
-    table: str | None = None
-    """`table` or `schema.table`; without a schema it is in `public`."""
-    schema_: str | None = Field(default=None, alias="schema")
-    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
-    query: str | None = None
-    """SQL to read the rows of, in place of a table."""
-    columns: Names = ()
-    """The columns to read; without it all of them."""
-    cursor: str | None = None
-    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
-    are read by the first load only."""
     as_text: Names = ()
     """Columns to read as PostgreSQL prints them, for values that no other type holds, such as a numeric NaN."""
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> PostgresSourceSettings:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
-        if self.query is not None and self.schema_ is not None:
-            raise ValueError("`schema` belongs to `table`; name the schema within the `query`")
-        self.name()
-        return self
-
-    def name(self) -> TableName | None:
-        """The table; `None` for a query."""
-        return table_name(self.table, self.schema_, "public") if self.table is not None else None
-
-    def default_disposition(self) -> Disposition:
-        """`Append` with a cursor, else `Replace`."""
-        return Append() if self.cursor else Replace()
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSource:
         """A reader of the table or query."""
         return PostgresSource(self, _connected(connection).server(self.connection))
-
-    def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
-        """The tables that are read; for a query those that it names."""
-        name = self.name()
-        names = [name] if name else tables_of(self.query or "", "postgres", "public")
-        uri = _connected(connection).uri()
-        return tuple(Origin((self.connection, one.schema, one.table), "postgres", uri) for one in names)
 
 
 class PostgresSource(Source, ReadsAsRelation):
@@ -393,36 +363,20 @@ def _adbc(server: Server) -> Iterator[Any]:
 # ------------------------------------------------------------------------------------------------- writing
 
 
-class PostgresSinkSettings(SinkSettings):
+class PostgresSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    dialect: ClassVar[str] = "postgres"
+    home: ClassVar[str] = "public"
     type: Literal["postgres"]
-    connection: str
-    """The name of a connection of type postgres."""
-    table: str
-    """`table` or `schema.table`; without a schema it is in `public`."""
-    schema_: str | None = Field(default=None, alias="schema")
-    """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
-    create: bool = True
-    """Whether the table, and columns that it lacks, are created."""
 
-    @model_validator(mode="after")
-    def _readable_name(self) -> PostgresSinkSettings:
-        self.name()
-        return self
-
-    def name(self) -> TableName:
-        """The table."""
-        return table_name(self.table, self.schema_, "public")
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSink:
         """A writer to the table."""
         return PostgresSink(self.name(), self.create, _connected(connection).server(self.connection))
-
-    def origin(self, connection: ConnectionSettings | None) -> Origin:
-        """The table."""
-        name = self.name()
-        return Origin((self.connection, name.schema, name.table), "postgres", _connected(connection).uri())
 
 
 class PostgresSink(Sink):

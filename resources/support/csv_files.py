@@ -127,9 +127,9 @@ class CsvLoad:
         end = "\r\n" if first_end == "\r\n" else "\n"
         manner = Manner(part.dialect, len(part.names), end, wrong_bytes(part.plain, self._options.encoding))
         into = self._work.new(".csv")
-        salvaged = replace(part, path=into, header=False, end=end, rejects=RejectSpool(self._work.new(".rejects")))
+        salvaged = replace(part, path=into, header=True, rejects=RejectSpool(self._work.new(".rejects")))
         assert salvaged.rejects
-        judge = self._surveyor.judge(salvaged, self._work.new(".block"))
+        judge = self._surveyor.judge(salvaged, manner.head, self._work.new(".block"))
         with self._work.writing(into) as out:
             salvage = CsvSalvage(part.file.key, manner, judge, out, salvaged.rejects)
             if first_end == "\r":

@@ -42,17 +42,24 @@ class Manner:
     end: str
     wrong: str
 
+    @property
+    def head(self) -> bytes:
+        """A header. The first line end of a file tells DuckDB those of all; told in words, it reads CR LF wrongly."""
+        names = self.dialect.delimiter.join(f"c{index}" for index in range(self.width))
+        return (names + self.end).encode()
+
 
 class CsvSalvage:
     """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory.
 
-    The good ones are written to `out` in UTF-8, in the manner of the file.
+    The good ones are written to `out` in UTF-8, in the manner of the file, below a header.
     """
 
     def __init__(self, name: str, manner: Manner, judge: Judge, out: IO[bytes], rejects: RejectSpool) -> None:
         self._name, self._manner, self._judge = name, manner, judge
         self._out, self._rejects = out, rejects
         self._line = 1
+        out.write(manner.head)
 
     def run(self, path: Path, skipped_lines: int) -> None:
         """Read the file at `path`, which is in UTF-8 where it is text at all, but its first lines."""

@@ -25,7 +25,7 @@ _SAMPLE_ROWS = 10_000
 class CsvFile:
     """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads.
 
-    `end` is what ends the lines where DuckDB is not to find that out. A salvaged file has its rejects.
+    A salvaged file has its rejects.
     """
 
     file: FoundFile
@@ -34,13 +34,12 @@ class CsvFile:
     names: tuple[str, ...]
     dialect: Dialect
     header: bool
-    end: str | None = None
     rejects: RejectSpool | None = None
 
     @property
     def kin(self) -> tuple[object, ...]:
         """Files with the same can be read by one scan."""
-        return self.names, self.dialect, self.header, self.end, self.rejects is None
+        return self.names, self.dialect, self.header, self.rejects is None
 
 
 def texts(kin: list[CsvFile]) -> str:
@@ -50,13 +49,12 @@ def texts(kin: list[CsvFile]) -> str:
 
 def typed(kin: list[CsvFile], types: list[str]) -> str:
     """SQL: the same in types. DuckDB's strict reader is told everything, so that it guesses nothing."""
-    dialect, end = kin[0].dialect, kin[0].end
+    dialect = kin[0].dialect
     columns = ", ".join(f"'c{index}': {literal(kind)}" for index, kind in enumerate(types))
     quote = literal(dialect.quote)
-    new_line = f"new_line={literal(end.encode('unicode_escape').decode())}, " if end else ""
     return (
         f"read_csv([{', '.join(literal(str(part.path)) for part in kin)}], auto_detect=false, strict_mode=true, "
-        f"header={kin[0].header}, delim={literal(dialect.delimiter)}, quote={quote}, escape={quote}, {new_line}"
+        f"header={kin[0].header}, delim={literal(dialect.delimiter)}, quote={quote}, escape={quote}, "
         f"nullstr=[{', '.join(map(literal, sorted(dialect.nulls)))}], allow_quoted_nulls={dialect.quoted_nulls}, "
         f"columns={{{columns}}}, max_line_size={LIMIT}, buffer_size={4 * LIMIT}, "
         f"filename={literal(_FILE)}, hive_partitioning=false)"
@@ -99,13 +97,13 @@ class Surveyor:
                     found[name] |= Shapes(0, *(size or 0 for size in sizes))
         return found
 
-    def judge(self, part: CsvFile, scratch: Path) -> Judge:
-        """What DuckDB says of blocks of the file, each of which is written to `scratch`."""
-        block = replace(part, path=scratch, header=False)
+    def judge(self, part: CsvFile, head: bytes, scratch: Path) -> Judge:
+        """What DuckDB says of blocks of the file, each of which is written to `scratch` below the line `head`."""
+        block = replace(part, path=scratch, header=True)
         reasons = [f"CASE WHEN NOT ({hold}) THEN {reason} END" for reason, hold in self._misfits(part)]
 
         def is_good(data: bytes) -> bool:
-            scratch.write_bytes(data)
+            scratch.write_bytes(head + data)
             try:
                 (survey,) = self.scan([block], shapes=False)
             except duckdb.Error:

@@ -388,7 +388,7 @@ GRAMMAR = st.lists(
 DIALECT = Dialect(",", '"', frozenset({""}), False)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(GRAMMAR.map("".join), st.sampled_from(["\n", "\r\n"]), st.sampled_from([(40, 10), (8,), (1,)]))
 @example('1,"a\nb"\n2,"x\n3,5" pipe\n4,"\n', "\n", (4, 1))
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, body: str, end: str, sizes: tuple[int, ...]) -> None:

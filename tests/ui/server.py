@@ -75,7 +75,6 @@ fragment facts on MetadataEntry {
   ... on MarkdownMetadataEntry { mdStr }
   ... on PathMetadataEntry { path }
   ... on UrlMetadataEntry { url }
-  ... on TableMetadataEntry { table { records } }
   ... on TableSchemaMetadataEntry { schema { columns { name type } } }
   ... on TableColumnLineageMetadataEntry {
     lineage { columnName columnDeps { assetKey { path } columnName } }
@@ -166,14 +165,22 @@ def dagster(project: Project, **environment: str) -> Iterator[Ui]:
     port = free_port()
     given = [f"{name}={value}" for name, value in environment.items()]
     # A shell's background job ignores SIGINT, and so would all that it starts.
-    command = ["setpriv", "--pdeathsig=INT", "env", "--default-signal=INT", *given]
-    daemon = Daemon([*command, *project.command("dev", "--port", str(port))], project.root)
+    command = ["setpriv", "--pdeathsig=INT", "env", "--default-signal=INT"]
+    command += [f"--chdir={project.root}", *given, *project.command("dev", "--port", str(port))]
+    daemon = Daemon(command, _folder(project))
     ui = Ui(project, f"http://{HOST}:{port}")
     try:
         daemon.start(lambda: _loaded(ui))
         yield ui
     finally:
         _stop(daemon)
+
+
+def _folder(project: Project) -> Path:
+    """Where the log goes: what git ignores already."""
+    folder = project.root / ".databrokkr"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _stop(daemon: Daemon) -> None:

@@ -168,6 +168,7 @@ class TestRuns:
         assert orders["dagster/row_count"] == 4
         assert (orders["databrokkr/rows_in"], orders["databrokkr/rows_out"]) == (7, 4)
         assert orders["databrokkr/rows_quarantined"] == done["orders__quarantine"]["databrokkr/rows_quarantined"] == 3
+        assert "2 × `amount_is_not_negative`" in done["orders__quarantine"]["databrokkr/reasons"]
         assert orders["databrokkr/load_id"] == done["orders__quarantine"]["databrokkr/load_id"]
         columns = {one["name"]: one["type"] for one in orders["dagster/column_schema"]["columns"]}
         assert columns == {"id": "BIGINT", "customer": "VARCHAR", "amount": "DECIMAL(10,2)"}
