@@ -206,12 +206,11 @@ def _in_words(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
             what, _, mend = str(detail["msg"]).removeprefix("Value error, ").partition("; ")
             return (f"{key}: {what}" if key else what), mend or "change it accordingly"
         case _:
-            given = (
-                detail["input"]
-                if isinstance(detail["input"], str | int | float | bool)
-                else type(detail["input"]).__name__
-            )
-            return f'"{key}" cannot be {given!r}: {detail["msg"].lower()}', "change the value accordingly"
+            given = detail["input"]
+            # A connection's value may be a secret, whatever key it was put behind.
+            shown = isinstance(given, str | int | float | bool) and not issubclass(model, ConnectionSettings)
+            cannot = f"cannot be {given!r}" if shown else "cannot be what it is"
+            return f'"{key}" {cannot}: {detail["msg"].lower()}', "change the value accordingly"
 
 
 def _whole(pipeline: Pipeline, kinds: Kinds, mistakes: _Mistakes) -> None:

@@ -76,10 +76,15 @@ class PostgresConnection(ConnectionSettings):
     url: SecretStr | None = None
     """`postgresql://user:password@host:port/database`, with libpq's parameters behind a `?`."""
     host: str | None = None
+    """The server's name or address."""
     port: int = Field(default=5432, ge=1, le=65535)
+    """The server's port."""
     database: str | None = None
+    """The database's name."""
     user: str | None = None
+    """Who connects."""
     password: SecretStr | None = None
+    """Their password; best as `{{ env.NAME }}`."""
     sslmode: SslMode | None = None
     """libpq's own word; `verify-full` where the network is not trusted."""
     connect_timeout: int = Field(default=10, ge=1)

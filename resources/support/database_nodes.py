@@ -42,7 +42,7 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings):
     """The columns to read; without it all of them."""
     cursor: str | None = None
     """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
-    are read by the first load only."""
+    are read by the first load only; rows that are committed later with a smaller value are not seen."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> DatabaseSourceSettings:

@@ -9,7 +9,7 @@ import pytest
 
 from databrokkr_assets.core.document import read_documents
 from databrokkr_assets.core.errors import SpecError, SpecErrors, Where
-from databrokkr_assets.core.reading import read_pipeline
+from databrokkr_assets.core.reading import read_connections, read_pipeline
 from databrokkr_assets.core.spec import Pipeline
 from databrokkr_assets.factory.kinds import installed
 
@@ -136,6 +136,16 @@ def test_a_mistake_names_its_line_and_how_to_mend_it(
 ) -> None:
     found = mistakes(tmp_path, yaml)
     assert any(at == line and what in said and mend in cure for at, said, cure in found), found
+
+
+def test_a_mistake_in_a_connection_does_not_show_what_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "defs.yaml"
+    file.write_text("type: x\nattributes:\n  db: {type: postgres, host: h, database: d, user: u, password: 12345}\n")
+    document = read_documents(file)[0]
+    with pytest.raises(SpecErrors) as caught:
+        read_connections(document.attributes, document, installed())
+    assert "defs.yaml:3" in str(caught.value) and '"password"' in str(caught.value)
+    assert "12345" not in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
