@@ -25,8 +25,8 @@ def demo() -> int:
     console = Console(soft_wrap=True)
     console.print("[bold]DataBrokkr demo[/]: 336,776 flights of 2013, from files and a database to a warehouse\n")
     prepare(project.root / "data")
-    with watching(quiet=False), project.instance() as instance:
-        report = run(project.definitions(), instance, PIPELINE)
+    with watching(quiet=False) as told, project.instance() as instance:
+        report = run(project.definitions(), instance, PIPELINE, listener=told)
     ran(report)
     if report.exit_code == 0:
         _found(console, project)

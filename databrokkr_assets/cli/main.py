@@ -81,8 +81,8 @@ def run(
     from databrokkr_assets.cli.show import ran, watching
     from databrokkr_assets.service.running import run as run_it
 
-    with _home() as home, watching(quiet=as_json), home.instance() as instance:
-        report = run_it(home.definitions(), instance, pipeline, select or [])
+    with _home() as home, watching(quiet=as_json) as told, home.instance() as instance:
+        report = run_it(home.definitions(), instance, pipeline, select or [], told)
     _tell(as_json, report.as_json(), lambda: ran(report))
     raise typer.Exit(report.exit_code)
 

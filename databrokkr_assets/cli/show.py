@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,16 +79,16 @@ def installed(rows: Sequence[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def watching(*, quiet: bool) -> Iterator[None]:
-    """Show how far the work is while the block runs, on a terminal; elsewhere a line when a node takes long."""
+def watching(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show how far the work is while the block runs, on a terminal. What is yielded shows a line of its own there."""
     if quiet:
-        yield
+        yield lambda text: None
         return
     console = Console(stderr=True)
     with console.status("starting …") as status:
         token = LISTENER.set(_Told(status))
         try:
-            yield
+            yield status.update
         finally:
             LISTENER.reset(token)
 

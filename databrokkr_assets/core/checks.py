@@ -52,12 +52,14 @@ class CheckResult:
             return f"could not run: {self.error}"
         if self.unexpected is None:
             return f"found {_short(self.observed)}"
+        if not self.evaluated:
+            return "there were no new rows to look at"
         if not self.unexpected:
-            return f"all {self.evaluated or 0:,} rows passed"
+            return f"all {self.evaluated:,} rows passed"
         examples = list(dict.fromkeys(_short(value) for value in self.sample if value is not None))[:3]
         allowed = ", which `mostly` allows" if self.passed else ""
         shown = f", e.g. {', '.join(examples)}" if examples else ""
-        return f"{self.unexpected:,} of {self.evaluated or 0:,} rows failed{allowed}{shown}"
+        return f"{self.unexpected:,} of {self.evaluated:,} rows failed{allowed}{shown}"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.finding}"
@@ -74,5 +76,9 @@ def _call(expectation: str, parameters: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     """A value for one line: not longer than a person reads."""
-    text = f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+    text = str(value)
+    if isinstance(value, Mapping):  # a failing row of several columns, whose names the parameters have
+        text = f"({', '.join(map(str, value.values()))})"
+    elif isinstance(value, list | tuple):
+        text = f"[{', '.join(map(str, value))}]"
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import SpecError, did_you_mean
 from databrokkr_assets.core.names import QUARANTINE_SUFFIX
 from databrokkr_assets.service.pipelines import Known, sound
+from databrokkr_assets.service.processes import free_what_the_dead_hold, own_tag
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -53,21 +57,62 @@ class RunReport:
         return {**asdict(self), "exit_code": self.exit_code}
 
 
-def run(defs: dg.Definitions, instance: dg.DagsterInstance, pipeline: str, select: Sequence[str] = ()) -> RunReport:
+def run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    pipeline: str,
+    select: Sequence[str] = (),
+    listener: Callable[[str], None] = lambda text: None,
+) -> RunReport:
     """Run a pipeline, or the nodes of it that `select` names (`node`, `+node` with all upstream, `node+` downstream).
 
-    Raises SpecError for a pipeline or node that is not there; failures of nodes are in the report.
+    `listener` is told when a step waits for a pool. Raises SpecError for a pipeline or node that is not there; failures
+    of nodes are in the report.
     """
     known = sound(defs, pipeline)
     began = time.monotonic()
     job = defs.resolve_job_def(pipeline)
     keys = _selected(defs, known, select)
-    result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys, run_config=_QUIET)
+    free_what_the_dead_hold(instance)
+    run_id = str(uuid.uuid4())
+    with _waits_told(instance, run_id, listener):
+        result = job.execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            asset_selection=keys,
+            run_config=_QUIET,
+            run_id=run_id,
+            tags=own_tag(),
+        )
     order = _order(defs, pipeline, {key.path[1] for key in keys} if keys else None)
     # Some events are in the instance only: those that a step logs rather than yields.
     logged = (entry.dagster_event for entry in instance.all_logs(result.run_id))
     nodes = _reports([event for event in logged if event is not None], order)
     return RunReport(pipeline, result.run_id, time.monotonic() - began, nodes)
+
+
+@contextmanager
+def _waits_told(instance: dg.DagsterInstance, run_id: str, listener: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, say which pool a step waits for and which run holds it."""
+    done = threading.Event()
+
+    def look() -> None:
+        storage = instance.event_log_storage
+        while not done.wait(1):
+            for pool in storage.get_concurrency_keys():
+                info = storage.get_concurrency_info(pool)
+                waits = any(step.run_id == run_id and not step.assigned_timestamp for step in info.pending_steps)
+                holders = {slot.run_id for slot in info.claimed_slots}
+                if waits and holders:
+                    listener(f"waiting for {pool}: one writer at a time, now run {', '.join(sorted(holders))}")
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _selected(defs: dg.Definitions, known: Known, select: Sequence[str]) -> list[dg.AssetKey] | None:

@@ -30,7 +30,7 @@ def take(ui: Ui, target: Path) -> None:
         page.get_by_text("warehouse_flights").first.wait_for()
         page.get_by_text("Hide navigation").click()
         page.reload()  # the graph is laid out for the width that it finds
-        page.get_by_text("Materialized").nth(8).wait_for()
+        page.wait_for_timeout(6000)
         page.wait_for_function("!document.body.innerText.includes('Loading…')")
         page.screenshot(path=target)
         browser.close()

@@ -59,6 +59,7 @@ class CsvSalvage:
         self._name, self._manner, self._judge = name, manner, judge
         self._out, self._rejects = out, rejects
         self._line = 1
+        self._is_in_long_line = False
         out.write(manner.head)
 
     def run(self, path: Path, skipped_lines: int) -> None:
@@ -80,16 +81,35 @@ class CsvSalvage:
 
     def _take(self, data: bytes, level: int, *, last: bool) -> bytes:
         """Take the records in `data`; what is left begins with a record that may go on in the next block."""
+        data = self._past_the_long_line(data)
         cut = len(data) if last else self._cut(data)
         if not cut and len(data) <= LIMIT:
             return data
-        block, rest = (data[:cut], data[cut:]) if cut else (data, b"")
-        if block and self._judge.is_good(block):
+        cut = cut or data.rfind(b"\n") + 1  # a quote that is never closed
+        if not cut:
+            return self._give_up_line(data)
+        block, rest = data[:cut], data[cut:]
+        if self._judge.is_good(block):
             self._out.write(block if block.endswith(b"\n") else block + self._manner.end.encode())
             self._line += block.count(b"\n")
             return rest
         read = self._take_apart if level + 1 < len(_SIZES) else self._read
         return read(block, level + 1, last=last) + rest
+
+    def _give_up_line(self, beginning: bytes) -> bytes:
+        """Reject a line that is longer than any may be, and pass over the rest of it."""
+        (line,) = lines_of(beginning, self._line, self._manner.wrong)
+        self._rejects.add(self._reject(Record(line.number, line.text, []), "csv.length", line.problem or ""))
+        self._is_in_long_line = True
+        return b""
+
+    def _past_the_long_line(self, data: bytes) -> bytes:
+        end = data.find(b"\n")
+        if not self._is_in_long_line or end < 0:
+            return b"" if self._is_in_long_line else data
+        self._is_in_long_line = False
+        self._line += 1
+        return data[end + 1 :]
 
     def _take_apart(self, data: bytes, level: int, *, last: bool) -> bytes:
         rest = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from duckdb.sqltypes import DuckDBPyType
 
 from databrokkr_assets.core.names import literal, quoted
 
+_WIDE = {"hugeint": "DECIMAL(38,0)", "uhugeint": "DECIMAL(38,0)"}
+_PARQUET = {**_WIDE, "interval": "VARCHAR", "time with time zone": "VARCHAR", "bit": "VARCHAR"}
+"""Parquet has no such types: DuckDB would write doubles, milliseconds, times in UTC."""
+_JSON = {**_WIDE, "decimal": "DECIMAL"}
+"""DuckDB would write doubles; of decimals, too, unless they are 38 digits wide."""
 _NESTED = {"list", "struct", "map", "array", "union"}
 
 
@@ -36,10 +42,8 @@ def _how(form: str, packing: str | None) -> str:
 
 def _value(column: str, kind: DuckDBPyType, form: str) -> str:
     match kind.id, form:
-        case (("hugeint" | "uhugeint"), _):
-            return f"{column}::DECIMAL(38,0)"  # DuckDB writes it as a double, into Parquet and JSON
         case _, "parquet":
-            return column
+            return _as(column, kind, _PARQUET)
         case (("timestamp" | "timestamp_s" | "timestamp_ms" | "timestamp_ns"), _):
             return f"replace({column}::VARCHAR, ' ', 'T')"
         case "timestamp with time zone", _:
@@ -47,13 +51,13 @@ def _value(column: str, kind: DuckDBPyType, form: str) -> str:
         case "blob", _:
             return f"to_base64({column})"
         case identity, "csv" if identity in _NESTED:
-            return f"to_json({_widened(column, kind)})::VARCHAR"
+            return f"to_json({_as(column, kind, _JSON)})::VARCHAR"
         case _, "csv":
             return column
         case (("float" | "double"), _):
             return _json_number(column)
         case _:
-            return _widened(column, kind)
+            return _as(column, kind, _JSON)
 
 
 def _json_number(column: str) -> str:
@@ -64,23 +68,22 @@ def _json_number(column: str) -> str:
     )
 
 
-def _widened(column: str, kind: DuckDBPyType) -> str:
-    """The column with its decimals 38 digits wide: DuckDB prints one of up to 18 digits into JSON as a double."""
-    exact = _exact(kind)
-    return column if exact == str(kind) else f"{column}::{exact}"
+def _as(column: str, kind: DuckDBPyType, other: Mapping[str, str]) -> str:
+    """The column with the types that the format would change replaced, within nested types too."""
+    stored = _stored(kind, other)
+    return column if stored == str(kind) else f"{column}::{stored}"
 
 
-def _exact(kind: DuckDBPyType) -> str:
-    """The type with its decimals made 38 digits wide."""
-    if kind.id not in {"decimal", "struct", "list", "map"}:
-        return str(kind)
-    children: dict[str, Any] = dict(kind.children)
+def _stored(kind: DuckDBPyType, other: Mapping[str, str]) -> str:
+    children: dict[str, Any] = dict(kind.children) if kind.id in {"decimal", "struct", "list", "map", "array"} else {}
     match kind.id:
-        case "decimal":
+        case "decimal" if "decimal" in other:
             return f"DECIMAL(38,{children['scale']})"
         case "struct":
-            return f"STRUCT({', '.join(f'{quoted(name)} {_exact(child)}' for name, child in children.items())})"
-        case "list":
-            return f"{_exact(children['child'])}[]"
-        case _:
-            return f"MAP({_exact(children['key'])}, {_exact(children['value'])})"
+            return f"STRUCT({', '.join(f'{quoted(name)} {_stored(child, other)}' for name, child in children.items())})"
+        case "list" | "array":
+            return f"{_stored(children['child'], other)}[{children.get('size', '')}]"
+        case "map":
+            return f"MAP({_stored(children['key'], other)}, {_stored(children['value'], other)})"
+        case identity:
+            return other.get(identity, str(kind))

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from databrokkr_assets.core.names import literal
 from databrokkr_assets.core.ports import Reject
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 _AT_ONCE = 10_000
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("reason", "rule", "position", "payload")])
@@ -28,14 +23,6 @@ class RejectSpool:
         self._held: list[Reject] = []
         self._size = 0
         self._writer: pq.ParquetWriter | None = None
-
-    @classmethod
-    def of_query(cls, duck: DuckDBPyConnection, query: str, path: Path) -> RejectSpool:
-        """The rejects that a query over `duck` finds: its columns are called as a reject's fields."""
-        spool = cls(path)
-        row = duck.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)").fetchone()
-        spool.count = row[0] if row else 0
-        return spool
 
     def add(self, reject: Reject) -> None:
         """Keep one more."""
@@ -55,8 +42,8 @@ class RejectSpool:
         if not self.count:
             return
         with pq.ParquetFile(self.path) as stored:
-            for batch in stored.iter_batches(batch_size=_AT_ONCE):
-                for row in batch.to_pylist():
+            for group in range(stored.num_row_groups):
+                for row in stored.read_row_group(group).to_pylist():
                     yield Reject(**row)
 
     def _flush(self) -> None:

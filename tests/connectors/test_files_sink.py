@@ -27,7 +27,7 @@ from databrokkr_assets.core.spec import Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.connectors.files import FilesSink, FilesSource
 from resources.support.file_ledger import FileLedger
-from tests.connectors.carrying import NODE, mark, written
+from tests.connectors.carrying import NODE, mark, staged, written
 from tests.connectors.files_reading import powerless, read, write
 
 TARGET = Target(NODE, pa.schema([("a", pa.int64())]))
@@ -85,6 +85,45 @@ def test_everything_comes_back(tmp_path: Path, name: str) -> None:
     with open_duck() as duck:
         expected = duck.execute(f"SELECT * REPLACE ({shown.get(form, 'b AS b')}) FROM ({EVERYTHING})").fetchall()
     assert read(tmp_path / name, columns=columns.get(form, {})).rows == expected
+
+
+ODD = [
+    "170141183460469231731687303715884105::HUGEINT",
+    "18446744073709551615::UBIGINT",
+    "INTERVAL '1 month 2 days 3.000001 seconds'",
+    "TIMETZ '10:00:00+02'",
+    "TIME '10:00:00.123456'",
+    "UUID '550e8400-e29b-41d4-a716-446655440000'",
+    "TIMESTAMP_NS '2013-01-01 10:00:00.123456789'",
+    "'{\"a\": 1.50}'::JSON",
+    "{'h': 170141183460469231731687303715884105::HUGEINT, 'i': [INTERVAL '0.000001 seconds']}",
+    "MAP {'a': 123456789012345.678::DECIMAL(18,3)}",
+    "0.1::FLOAT",
+    "'x'::ENUM('x', 'y')",
+]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("value", ODD)
+def test_odd_types_keep_their_value(tmp_path: Path, value: str, form: str) -> None:
+    path = tmp_path / f"o.{form}"
+    put(path, f"SELECT {value} AS x", mark(1))
+    with open_duck() as duck:
+        (expected,) = duck.execute(f"SELECT ({value})::VARCHAR").fetchall()[0]
+        kind = str(duck.sql(f"SELECT {value}").types[0])
+    nested = form != "parquet" and kind.startswith(("STRUCT", "MAP"))
+    columns = {} if form == "parquet" else {"x": "VARCHAR" if nested else kind}
+    rows, _ = staged(FilesSource(type="files", path=str(path), columns=columns).open(None, Place(tmp_path)))
+    ((text,),) = rows
+    assert text == (_exact_json(str(text), expected) if nested else expected)
+
+
+def _exact_json(text: str, expected: str) -> str:
+    """The JSON text, where it has every digit of the value."""
+    digits = [
+        word for word in expected.replace("}", " ").replace("]", " ").replace(",", " ").split() if word[0].isdigit()
+    ]
+    return text if all(word in text for word in digits) else f"{expected} in full"
 
 
 def test_csv_as_others_see_it(tmp_path: Path) -> None:

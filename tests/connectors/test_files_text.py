@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from databrokkr_assets.core.errors import DataError, SpecError
-from resources.support import csv_salvage
+from resources.support import csv_records, csv_salvage, csv_survey, text_lines
 from resources.support.csv_records import Dialect, records
 from resources.support.csv_salvage import fitted
 from resources.support.text_lines import lines
@@ -365,6 +365,28 @@ def test_no_quotes() -> None:
     assert read_text('a|b\n1|6" nail\n2|"x\n', delimiter="|", quote="").rows == [(1, '6" nail'), (2, '"x')]
 
 
+@pytest.mark.parametrize("content", ["a,b\n1,x\n{}\n2,y\n3\n", 'a,b\n1,x\n2,"{}"\n2,y\n3\n'])
+def test_a_line_that_is_too_long(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (text_lines, csv_records, csv_salvage, csv_survey):
+        monkeypatch.setattr(module, "LIMIT", 1 << 18)
+    found = read_text(content.format("z" * 700_000))
+    assert found.rows == [(1, "x"), (2, "y")]
+    assert [(reject.rule, reject.position) for reject in found.rejects] == [
+        ("csv.length", "f.csv:3"),
+        ("csv.columns", "f.csv:5"),
+    ]
+    assert found.rejects[0].payload.endswith("zzz")
+
+
+def test_a_quote_that_is_open_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (text_lines, csv_records, csv_salvage, csv_survey):
+        monkeypatch.setattr(module, "LIMIT", 1 << 18)
+    rows = "".join(f"{number},{'y' * 50}\n" for number in range(20_000))
+    found = read_text(f'a,b\n-1,"x\n{rows}')
+    assert [row[0] for row in found.rows] == list(range(20_000))
+    assert found.refused == [("csv.quotes", "f.csv:2", '-1,"x')]
+
+
 def test_a_thousand_bad_lines_of_a_hundred_thousand(tmp_path: Path) -> None:
     order = random.Random(7)
     bad = set(order.sample(range(2, 100_002), 1_000))
@@ -388,7 +410,7 @@ GRAMMAR = st.lists(
 DIALECT = Dialect(",", '"', frozenset({""}), False)
 
 
-@settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(GRAMMAR.map("".join), st.sampled_from(["\n", "\r\n"]), st.sampled_from([(40, 10), (8,), (1,)]))
 @example('1,"a\nb"\n2,"x\n3,5" pipe\n4,"\n', "\n", (4, 1))
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, body: str, end: str, sizes: tuple[int, ...]) -> None:
@@ -400,7 +422,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, body: str, end: s
     assert (parts.rows, parts.rejects) == (whole.rows, whole.rejects)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(GRAMMAR.map("".join), st.integers(2, 3), st.sampled_from(["\n", "\r\n"]))
 def test_the_salvage_reads_what_duckdb_reads(body: str, width: int, end: str) -> None:
     names = ",".join(f"c{index}" for index in range(width))
