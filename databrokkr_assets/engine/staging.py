@@ -75,13 +75,13 @@ class Staging:
         self.rows_in = self.stage.rows + rejected
         self._view()
         cursor = rows.advance(self._scalar)
+        if self._nothing_new(cursor):
+            self.stage.discard()
+            return self._outcome(self.before, published=False, facts=rows.facts)
         self._set_aside()
         self.quarantined = quarantine.publish_rejected(self.duck, self.job, self.number)
         self.reasons = quarantine.reasons(self.duck)
         self._keep_budget(rejected)
-        if self._nothing_new(cursor):
-            self.stage.discard()
-            return self._outcome(self.before, published=False, facts=rows.facts)
         after = publish(self.job.dataset, self.before, self.stage, self.how, self._record(cursor, rows.inputs))
         return self._outcome(after, published=True, facts=rows.facts)
 
@@ -176,10 +176,10 @@ class Staging:
             )
 
     def _nothing_new(self, cursor: Cursor | None) -> bool:
-        """An append or merge of no rows that moves no cursor would only make the log longer."""
+        """An append or merge of no rows that moves no cursor: nothing to check, and only a longer log."""
         if self.before is None or self.before.last is None or isinstance(self.how, Replace):
             return False
-        if self.stage.rows or self.quarantined:
+        if self.rows_in:
             return False
         return cursor is None or cursor == self.before.last.cursor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -167,7 +167,7 @@ class FilesReader(Source, ReadsAsRelation):
         if files:
             work = WorkFolder(duck)
             self._keep.append(work)  # the query needs its files; they go with this reader
-            with _reading(files):
+            with _explaining(lambda error: _explained(error, files)):
                 read = self._read_as(_one_format(self._settings, files), duck, files, work, first=after is None)
         if read is None:
             return _nothing_new(after, list(marks))
@@ -189,11 +189,9 @@ class FilesReader(Source, ReadsAsRelation):
             relation = self.relation(duck, stream, after)
             if relation is None:
                 return
-            try:
+            with _explaining(relation.explain):
                 records = duck.execute(relation.query).to_arrow_reader(_ROWS_AT_ONCE)
                 yield from (Batch(batch) for batch in records)
-            except Exception as error:
-                raise relation.explain(error) or error from error
             yield from _with_rejects(records.schema, relation)
 
     def _new(self, after: Cursor | None) -> dict[FoundFile, list[Any]]:
@@ -247,11 +245,12 @@ class FilesReader(Source, ReadsAsRelation):
 
 
 @contextmanager
-def _reading(files: list[FoundFile]) -> Iterator[None]:
+def _explaining(explain: Callable[[Exception], Exception | None]) -> Iterator[None]:
+    """Within the block, errors are raised in our words where `explain` has some."""
     try:
         yield
     except Exception as error:
-        ours = _explained(error, files)
+        ours = explain(error)
         if ours is None:
             raise
         raise ours from error

@@ -14,8 +14,8 @@ from databrokkr_assets.core.names import literal, quoted
 _WIDE = {"hugeint": "DECIMAL(38,0)", "uhugeint": "DECIMAL(38,0)"}
 _PARQUET = {**_WIDE, "interval": "VARCHAR", "time with time zone": "VARCHAR", "bit": "VARCHAR"}
 """Parquet has no such types: DuckDB would write doubles, milliseconds, times in UTC."""
-_JSON = {**_WIDE, "decimal": "DECIMAL"}
-"""DuckDB would write doubles; of decimals, too, unless they are 38 digits wide."""
+_JSON = {**_WIDE, "decimal": "DECIMAL", "json": "VARCHAR"}
+"""DuckDB would write doubles: of decimals, too, unless they are 38 digits wide, and of the numbers in a JSON value."""
 _NESTED = {"list", "struct", "map", "array", "union"}
 
 
@@ -86,4 +86,4 @@ def _stored(kind: DuckDBPyType, other: Mapping[str, str]) -> str:
         case "map":
             return f"MAP({_stored(children['key'], other)}, {_stored(children['value'], other)})"
         case identity:
-            return other.get(identity, str(kind))
+            return other.get("json" if str(kind) == "JSON" else identity, str(kind))
