@@ -66,7 +66,6 @@ class TestDefinitions:
             "shop/orders__quarantine",
             "shop/paid",
             "shop/by_customer",
-            "shop/by_customer__quarantine",
             "shop/report",
         }
         assert _upstream(assets["shop/orders"]) == {"files/in/orders"}
@@ -94,6 +93,13 @@ class TestDefinitions:
         assert {"key": "domain", "value": "sales"} in assets["shop/orders"]["tags"]
         assert assets["shop/orders"]["description"] == "One row for each order."
         assert assets["shop/report"]["pools"]
+
+    def test_what_has_no_description_is_described(self, assets: dict[str, dict[str, Any]]) -> None:
+        described = {key: node["description"] for key, node in assets.items()}
+        assert described["stock/levels"] == "Read from `files/in/levels_csv`."
+        assert described["shop/paid"] == "Not stored: part of the queries of the nodes that read it."
+        assert described["shop/report"] == "`by_customer`, written to `warehouse/main/by_customer`: replace."
+        assert described["files/in/orders"] == "A system outside, at `file:in/orders`."
 
     def test_metadata_says_where_the_rows_stand_and_where_the_yaml_does(
         self, ui: Ui, assets: dict[str, dict[str, Any]]
