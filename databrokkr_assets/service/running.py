@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import SpecError, did_you_mean
 from databrokkr_assets.core.names import QUARANTINE_SUFFIX
+from databrokkr_assets.engine.progress import meanwhile
 from databrokkr_assets.service.pipelines import Known, sound
 from databrokkr_assets.service.processes import free_what_the_dead_hold, own_tag
 
@@ -75,7 +74,7 @@ def run(
     keys = _selected(defs, known, select)
     free_what_the_dead_hold(instance)
     run_id = str(uuid.uuid4())
-    with _waits_told(instance, run_id, listener):
+    with meanwhile(lambda: _waits(instance, run_id, listener), 1):
         result = job.execute_in_process(
             instance=instance,
             raise_on_error=False,
@@ -91,28 +90,15 @@ def run(
     return RunReport(pipeline, result.run_id, time.monotonic() - began, nodes)
 
 
-@contextmanager
-def _waits_told(instance: dg.DagsterInstance, run_id: str, listener: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, say which pool a step waits for and which run holds it."""
-    done = threading.Event()
-
-    def look() -> None:
-        storage = instance.event_log_storage
-        while not done.wait(1):
-            for pool in storage.get_concurrency_keys():
-                info = storage.get_concurrency_info(pool)
-                waits = any(step.run_id == run_id and not step.assigned_timestamp for step in info.pending_steps)
-                holders = {slot.run_id for slot in info.claimed_slots}
-                if waits and holders:
-                    listener(f"waiting for {pool}: one writer at a time, now run {', '.join(sorted(holders))}")
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+def _waits(instance: dg.DagsterInstance, run_id: str, listener: Callable[[str], None]) -> None:
+    """Say which pool a step of the run waits for, and which run holds it."""
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        waits = any(step.run_id == run_id and not step.assigned_timestamp for step in info.pending_steps)
+        holders = {slot.run_id for slot in info.claimed_slots}
+        if waits and holders:
+            listener(f"waiting for {pool}: one writer at a time, now run {', '.join(sorted(holders))}")
 
 
 def _selected(defs: dg.Definitions, known: Known, select: Sequence[str]) -> list[dg.AssetKey] | None:
