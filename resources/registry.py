@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from databrokkr_assets.core import plugins
+from databrokkr_assets.core.errors import SpecError
 from resources.base import Connector
 
 
@@ -14,5 +15,14 @@ def connector(name: str) -> Connector:
 
 
 def connectors() -> list[Connector]:
-    """Every connector that is installed, by name."""
-    return [connector(name) for name in plugins.names(plugins.CONNECTORS)]
+    """Every connector that is installed and can be loaded, by name; a broken plugin hides no other."""
+    return [connector(name) for name in plugins.names(plugins.CONNECTORS) if problem(name) is None]
+
+
+def problem(name: str) -> SpecError | None:
+    """Why an installed connector cannot be loaded; `None` when it can."""
+    try:
+        connector(name)
+    except SpecError as error:
+        return error
+    return None

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 
 from databrokkr_assets.core.checks import CheckResult
-from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine.job import Outcome
 
 
@@ -70,7 +69,8 @@ def of_checks(outcome: Outcome, key: dg.AssetKey) -> Iterator[dg.AssetCheckResul
             asset_key=key,
             check_name=check.name,
             passed=check.passed,
-            severity=dg.AssetCheckSeverity.WARN if check.on_fail is OnFail.WARN else dg.AssetCheckSeverity.ERROR,
+            # Red is for a load that was stopped; rows set aside left the dataset sound.
+            severity=dg.AssetCheckSeverity.ERROR if check.blocks or check.passed else dg.AssetCheckSeverity.WARN,
             description=check.finding,
             metadata=dict(_of_check(check)),
         )

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from databrokkr_assets.core import plugins
-from resources.registry import connector
+from resources.base import Connector
+from resources.registry import connector, problem
 
 
 def connectors() -> Iterator[dict[str, Any]]:
-    """Each installed connector: what it reads and writes, and what its writing promises."""
+    """Each installed connector: what it reads and writes; one that cannot be loaded with the reason as its summary."""
     for name in plugins.names(plugins.CONNECTORS):
-        found = connector(name)
+        broken = problem(name)
+        found = Connector(name, str(broken), kind="") if broken else connector(name)
         yield {
             "name": name,
             "summary": found.summary,

@@ -208,7 +208,7 @@ class TestRuns:
             for name in ("customer_is_known", "amount_is_not_negative", "id_is_unique")
         )
         assert (known["evaluation"]["success"], known["evaluation"]["severity"]) == (False, "WARN")
-        assert (negative["evaluation"]["success"], negative["evaluation"]["severity"]) == (False, "ERROR")
+        assert (negative["evaluation"]["success"], negative["evaluation"]["severity"]) == (False, "WARN")
         assert (unique["status"], unique["evaluation"]["success"]) == ("SUCCEEDED", True)
         assert negative["evaluation"]["description"] == (
             "expect_column_values_to_be_between(column=amount, min_value=0): 2 of 6 rows failed, e.g. -1.00, -2.50"
