@@ -26,6 +26,11 @@ def literal(text: str) -> str:
     return f"'{escaped}'"
 
 
+def same(keys: tuple[str, ...], left: str, right: str) -> str:
+    """The condition that two relations have the same keys; NULLs are the same as each other."""
+    return " AND ".join(f"{left}.{quoted(key)} IS NOT DISTINCT FROM {right}.{quoted(key)}" for key in keys)
+
+
 def columns(names: tuple[str, ...] | list[str], of: str | None = None) -> str:
     """A comma-separated list of quoted columns, each of the relation `of` when it is given."""
     prefix = f"{quoted(of)}." if of else ""

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
-from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted
+from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted, same
 from databrokkr_assets.core.ports import Cursor, Reject
 from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine import conforming, quarantine
@@ -161,8 +161,7 @@ class Staging:
             return staged
         kept = f"SELECT *, -1 - row_number() OVER () AS {quoted(ROW_ID)} FROM ({self.before.query(self.duck)}) AS old"
         if isinstance(self.how, Merge):
-            match = " AND ".join(f"old.{quoted(key)} = new.{quoted(key)}" for key in self.how.keys)
-            kept += f" ANTI JOIN {STAGED} AS new ON {match}"
+            kept += f" ANTI JOIN {STAGED} AS new ON {same(self.how.keys, 'old', 'new')}"
         return f"{staged} UNION ALL BY NAME {kept}"
 
     def _keep_budget(self, rejected: int) -> None:

@@ -72,13 +72,7 @@ class Pipeline(dg.Component):
         try:
             raw = attributes.root if isinstance(attributes, _PipelineAttributes) else {}
             given, missing = resolved(raw, context.resolution_context)
-            if missing:
-                listed = ", ".join(missing)
-                raise SpecError(
-                    f"the environment variable {listed} is not set",
-                    mend=f"set {listed}",
-                    where=Where(document.file),
-                )
+            _require_set(missing, Where(document.file))
             name = given.pop("name", None) or context.path.name
             return cls(read_pipeline(name, given, document, installed()), document)
         except DatabrokkrError as error:
@@ -159,11 +153,15 @@ def connections_in(document: Document, context: dg.ResolutionContext) -> dict[st
 def lake_in(document: Document, context: dg.ResolutionContext, root: Path) -> Store:
     """The lake that a document names. Raises SpecError."""
     given, missing = resolved(dict(document.attributes), context)
-    if missing:
-        listed = ", ".join(missing)
-        raise SpecError(f"the environment variable {listed} is not set", mend=f"set {listed}", where=document.where(()))
+    _require_set(missing, document.where(()))
     settings = read_settings(schema.LakeSettings, given, document)
     return store_at(settings.url, root, settings.options)
+
+
+def _require_set(missing: tuple[str, ...], where: Where) -> None:
+    if missing:
+        listed = ", ".join(missing)
+        raise SpecError(f"the environment variable {listed} is not set", mend=f"set {listed}", where=where)
 
 
 def _document(context: dg.ComponentLoadContext) -> Document:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import tomllib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from databrokkr_assets.core.dg_project import project_of
 from databrokkr_assets.core.document import Document, read_documents
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Where
 from databrokkr_assets.factory.assets import LAKE_RESOURCE
@@ -24,9 +24,9 @@ def load_project(within: Path) -> dg.Definitions:
 
     Never fails for a mistake in one pipeline: that pipeline becomes an asset that says what is wrong.
     """
-    root, module = _project_at(within)
+    root, settings = project_of(within)
     project = Project(root)
-    loader = _Loader(project, module)
+    loader = _Loader(project, settings.get("defs_module") or f"{settings['root_module']}.defs")
     token = CURRENT.set(project)
     try:
         with warnings.catch_warnings():
@@ -37,18 +37,6 @@ def load_project(within: Path) -> dg.Definitions:
     finally:
         CURRENT.reset(token)
     return dg.Definitions.merge(*_without_doubles(parts), _shared(project))
-
-
-def _project_at(within: Path) -> tuple[Path, str]:
-    for folder in [within, *within.resolve().parents]:
-        file = folder / "pyproject.toml"
-        if file.is_file():
-            dg_project = tomllib.loads(file.read_text()).get("tool", {}).get("dg", {}).get("project", {})
-            if dg_project:
-                return folder.resolve(), dg_project.get("defs_module") or f"{dg_project['root_module']}.defs"
-    raise SpecError(
-        "is in no DataBrokkr project", mend="run `databrokkr init <folder>` to make one", where=Where(within)
-    )
 
 
 _LAKE = "databrokkr_assets.Lake"
@@ -64,28 +52,24 @@ class _Loader:
         package = importlib.import_module(self.module)
         top = Path(next(iter(package.__path__)))
         folders = list(_folders(top))
-        read = {folder: self._shared(folder) for folder in folders}
+        broken = {folder: self._note_shared(folder) for folder in folders}
         yield from (self._astray(file) for file in _files(top))
         for folder in folders:
-            found = read[folder]
-            if isinstance(found, DatabrokkrError):
-                yield broken_defs(folder.name, found, self.project.root)
-            else:
-                yield self._build(top, folder)
+            error = broken[folder]
+            yield broken_defs(folder.name, error, self.project.root) if error else self._build(top, folder)
 
-    def _shared(self, folder: Path) -> list[Document] | DatabrokkrError:
-        """The documents of a folder, its connections and lake noted in the project; or why they cannot be read."""
+    def _note_shared(self, folder: Path) -> DatabrokkrError | None:
+        """Note the connections and the lake of a folder in the project; gives why its documents cannot be read."""
         file = folder / DEFS
         try:
-            documents = read_documents(file) if file.exists() else []
-            for document in documents:
+            for document in read_documents(file) if file.exists() else []:
                 self._note(document)
         except Exception as error:
             found = as_error(error, file)
             if _LAKE in file.read_text(errors="replace"):
                 self.project.lake = found
             return found
-        return documents
+        return None
 
     def _note(self, document: Document) -> None:
         context = dg.ResolutionContext.default()
@@ -127,10 +111,10 @@ def _folders(top: Path) -> Iterator[Path]:
 
 def _without_doubles(parts: list[dg.Definitions]) -> Iterator[dg.Definitions]:
     """Two pipelines of one name would take the whole code location down; the second says so instead."""
-    seen: dict[dg.AssetKey, int] = {}
+    seen: set[dg.AssetKey] = set()
     for part in parts:
         keys = {key for asset in part.assets or [] for key in _keys(asset)}
-        taken = keys & set(seen)
+        taken = keys & seen
         if taken:
             key = sorted(taken)[0]
             error = SpecError(
@@ -139,7 +123,7 @@ def _without_doubles(parts: list[dg.Definitions]) -> Iterator[dg.Definitions]:
             )
             yield broken_defs(f"{key.path[0]}_again", error, Path())
         else:
-            seen |= dict.fromkeys(keys, 1)
+            seen |= keys
             yield part
 
 

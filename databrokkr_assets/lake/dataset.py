@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.errors import AccessError
-from databrokkr_assets.core.names import columns, literal
+from databrokkr_assets.core.names import columns, literal, same
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.store import Store
 
@@ -83,7 +84,7 @@ class Snapshot:
         self.version = table.version()
         self.table_id = str(table.metadata().id)
         self.schema: pa.Schema = pa.schema(table.schema().to_arrow())
-        self.files = tuple(sorted(dataset.store.child(path).url for path in self._actions().column("path").to_pylist()))
+        self.files = tuple(sorted(dataset.store.child(path).url for path in self._actions.column("path").to_pylist()))
         self.last = self._newest()
 
     @property
@@ -93,17 +94,14 @@ class Snapshot:
 
     def rows(self) -> int:
         """How many rows there are, from the log alone."""
-        return sum(count or 0 for count in self._actions().column("num_records").to_pylist())
-
-    def bytes(self) -> int:
-        """The size of the files."""
-        return sum(size for _, size in self.sizes())
+        return sum(count or 0 for count in self._actions.column("num_records").to_pylist())
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Each file's path below the table, and its size."""
-        actions = self._actions()
+        actions = self._actions
         return zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True)
 
+    @cached_property
     def _actions(self) -> pa.Table:
         return pa.table(self.table.get_add_actions(flatten=True))
 
@@ -136,7 +134,7 @@ class Snapshot:
 
     def _changed_rows(self, duck: DuckDBPyConnection, fresh: list[str], keys: tuple[str, ...]) -> str:
         changed = f"SELECT DISTINCT {columns(keys)} FROM ({self._select(duck, fresh)})"
-        match = " AND ".join(f"now.{columns((key,))} IS NOT DISTINCT FROM changed.{columns((key,))}" for key in keys)
+        match = same(keys, "now", "changed")
         return f"SELECT now.* FROM ({self.query(duck)}) AS now SEMI JOIN ({changed}) AS changed ON {match}"
 
     def _all_files(self, loads: list[LoadRecord]) -> list[str]:

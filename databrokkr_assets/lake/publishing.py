@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
 from databrokkr_assets.core.errors import Unavailable
-from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.core.names import columns, literal, quoted, same
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.dataset import Dataset, LoadRecord, Snapshot
 from databrokkr_assets.lake.store import Store
@@ -236,7 +236,7 @@ def _touched(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> list[tupl
     old = f"SELECT {columns(keys)}, filename FROM read_parquet([{listed}], filename=true)"
     found = stage.duck.execute(
         f"SELECT DISTINCT old.filename FROM ({old}) AS old "
-        f"SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
+        f"SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {same(keys, 'old', 'new')}"
     ).fetchall()
     root = before.dataset.store.url + "/"
     return [(uri, uri.removeprefix(root)) for (uri,) in found]
@@ -245,12 +245,8 @@ def _touched(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> list[tupl
 def _survivors(before: Snapshot, stage: Stage, keys: tuple[str, ...], uri: str) -> str:
     return (
         f"SELECT old.* FROM read_parquet({literal(uri)}) AS old "
-        f"ANTI JOIN ({stage.query(as_stored=True)}) AS new ON {_match(keys)}"
+        f"ANTI JOIN ({stage.query(as_stored=True)}) AS new ON {same(keys, 'old', 'new')}"
     )
-
-
-def _match(keys: tuple[str, ...]) -> str:
-    return " AND ".join(f"old.{quoted(key)} IS NOT DISTINCT FROM new.{quoted(key)}" for key in keys)
 
 
 def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:

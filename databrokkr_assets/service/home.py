@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from databrokkr_assets.core.errors import SpecError, Where
+from databrokkr_assets.core.dg_project import project_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -57,20 +56,6 @@ class Home:
 
 
 def home(start: Path) -> Home:
-    """The project that `start` is in: the nearest folder above with `[tool.dg]` in its `pyproject.toml`.
-
-    Raises SpecError when there is none.
-    """
-    for folder in [start.resolve(), *start.resolve().parents]:
-        file = folder / "pyproject.toml"
-        project = (
-            tomllib.loads(file.read_text()).get("tool", {}).get("dg", {}).get("project") if file.is_file() else None
-        )
-        if project:
-            module = project.get("code_location_target_module") or f"{project['root_module']}.definitions"
-            return Home(folder, module)
-    raise SpecError(
-        "this folder is in no DataBrokkr project",
-        mend="run `databrokkr init <folder>`, then `cd` there",
-        where=Where(start),
-    )
+    """The project that `start` is in. Raises SpecError when there is none."""
+    root, project = project_of(start)
+    return Home(root, project.get("code_location_target_module") or f"{project['root_module']}.definitions")
