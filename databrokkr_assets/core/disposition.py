@@ -41,4 +41,25 @@ class Merge:
         return f"{self.name}({', '.join(self.keys)})"
 
 
-Disposition = Append | Replace | Merge
+@dataclass(frozen=True)
+class History:
+    """Each change of a row is kept (slowly changing dimension, type 2), told by the columns `VALID_FROM` and `VALID_TO`.
+
+    A row that differs from the current one with the same keys closes that one and becomes the current one; a row that
+    is the same changes nothing.
+    """
+
+    keys: tuple[str, ...]
+    name: ClassVar[str] = "history"
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(self.keys)})"
+
+
+VALID_FROM = "valid_from"
+"""The column that tells when a row of a history became the current one: the load's time."""
+
+VALID_TO = "valid_to"
+"""The column that tells until when it was; NULL for the current one."""
+
+Disposition = Append | Replace | Merge | History

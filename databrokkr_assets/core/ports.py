@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,11 +26,18 @@ Cursor = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Stream:
-    """One table-like thing of a source: name, columns where they are known before reading, primary key."""
+    """One table-like thing of a source: name, columns where they are known before reading, primary key.
+
+    Discovery also says in which `namespace` (schema, folder) it stands, of which `kind` it is (`table`, `view`, `file`)
+    and, where the system knows without counting, about how many `rows` it has.
+    """
 
     name: str
     schema: pa.Schema | None = None
     keys: tuple[str, ...] = ()
+    namespace: str = ""
+    kind: str = "table"
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,16 @@ class Batch:
 class RelationRead:
     """Rows that DuckDB reads by itself, without passing through Python.
 
-    `query` is run once. Then `rejects()` is asked for the rows that could not be read, and `advance(scalar)` for where
-    to resume; `scalar("max(x)")` evaluates an SQL aggregate over the staged rows, `None` keeps the old cursor.
+    `fresh(query)`, run once, gives the rows: it leaves out of `query` what an earlier load has seen. It stands apart
+    because the engine masks columns between the two, so that `fresh` and `advance` see the values that are stored.
+    Then `rejects()` is asked for the rows that could not be read, and `advance(scalar)` for where to resume;
+    `scalar("max(x)")` evaluates an SQL aggregate over the staged rows, `None` keeps the old cursor.
 
     When running `query` raises, `explain` gives the error in our words, `None` for one that is not the source's.
     """
 
     query: str
+    fresh: Callable[[str], str] = field(default=lambda query: query)
     advance: Callable[[Callable[[str], Any]], Cursor | None] = field(default=lambda scalar: None)
     rejects: Callable[[], Iterator[Reject]] = field(default=lambda: iter(()))
     explain: Callable[[Exception], Exception | None] = field(default=lambda error: None)
@@ -119,6 +130,7 @@ class LoadMark:
     version: int
     after: int | None = None
     run_id: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,17 @@ class WritesRelation(ABC):
     @abstractmethod
     def write_relation(self, duck: DuckDBPyConnection, query: str) -> None:
         """Stage the rows of `query` at the target; used instead of `write`, at most once per load."""
+
+
+class DeletesRows(ABC):
+    """A Load that can also remove rows, when it merges."""
+
+    @abstractmethod
+    def delete(self, keys: pa.RecordBatch) -> None:
+        """Stage keys, in the columns that the disposition merges by; `commit` removes the rows that carry them.
+
+        Called any number of times before `commit`. A key never comes both here and with a row to write.
+        """
 
 
 class Sink(ABC):

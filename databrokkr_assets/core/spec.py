@@ -7,16 +7,18 @@ node models here, so an author sees one flat mapping per node.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SecretStr, SerializeAsAny, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.ports import Cursor, Sink, Source
+from databrokkr_assets.core.contract import Contract
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.ports import Cursor, Sink, Source, Stream
+from databrokkr_assets.core.privacy import Masking
 from databrokkr_assets.core.settings import Names, Settings
 
 if TYPE_CHECKING:
@@ -58,6 +60,37 @@ class ConnectionSettings(Settings):
 
     type: str
     """The connector's name."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """How many nodes may use the system at once, over all runs and machines; without it any number."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a test of a connection found out: what was tried, whether it went well, and what was seen."""
+
+    what: str
+    ok: bool
+    says: str
+    mend: str = ""
+
+
+class ChecksAccess(ABC):
+    """A connection that can be tested."""
+
+    @abstractmethod
+    def check_access(self, name: str, place: Place) -> Iterator[Finding]:
+        """Whether the system is reachable, as whom, and with which rights, in seconds; changes nothing that stays.
+
+        `name` is what errors call the connection. Ends at the first finding that makes the others pointless.
+        """
+
+
+class ListsStreams(ABC):
+    """A connection whose system can say what it holds."""
+
+    @abstractmethod
+    def list_streams(self, name: str, place: Place) -> Iterator[Stream]:
+        """The tables, views or files that this user may read, by namespace and name. Reads no rows."""
 
 
 class NodeSettings(Settings):
@@ -72,17 +105,22 @@ class NodeSettings(Settings):
     tags: Mapping[str, str] = Field(default_factory=dict)
     """Tags of the asset."""
 
+    def accepts(self, connection: str) -> bool:
+        """Whether the node can use a connection of this type; its own type, unless it says otherwise."""
+        return connection == self.type
+
 
 class _Disposed(NodeSettings):
-    disposition: Literal["append", "replace", "merge"] | None = None
-    """How rows meet the table: `append`, `replace`, or `merge` by `keys`."""
+    disposition: Literal["append", "replace", "merge", "history"] | None = None
+    """How rows meet the table: `append`, `replace`, `merge` by `keys`, or `history` by `keys`, which keeps each version
+    of a row with `valid_from` and `valid_to`."""
     keys: Names = ()
-    """The columns that name a row; needed by `merge`."""
+    """The columns that name a row; needed by `merge` and `history`."""
 
     @model_validator(mode="after")
     def _merge_has_keys(self) -> _Disposed:
-        if self.disposition == "merge" and not self.keys:
-            raise ValueError("merge needs `keys`, the columns that name a row; add e.g. `keys: [id]`")
+        if self.disposition in ("merge", "history") and not self.keys:
+            raise ValueError(f"{self.disposition} needs `keys`, the columns that name a row; add e.g. `keys: [id]`")
         return self
 
     def _how(self, default: Disposition) -> Disposition:
@@ -93,6 +131,8 @@ class _Disposed(NodeSettings):
                 return Replace()
             case "merge":
                 return Merge(self.keys)
+            case "history":
+                return History(self.keys)
             case _:
                 return default
 
@@ -106,6 +146,36 @@ class SourceSettings(_Disposed, ABC):
     """The zone of the dataset."""
     max_rejects: int | None = Field(default=None, ge=0)
     """How many rows may be unreadable before the load fails; without it any number goes to quarantine."""
+    contract: Contract = Field(default_factory=Contract)
+    """What may change in the columns and types that come, and what happens otherwise; one word for all, or a mapping."""
+    rename: Mapping[str, str] = Field(default_factory=dict)
+    """Columns to call otherwise: the source's name, and the dataset's. So a column that the source renamed goes on under
+    its old name."""
+    masked: Mapping[str, Masking] = Field(default_factory=dict)
+    """Personal data, by the source's column: `drop`, `hash`, `mask` or `encrypt`, before anything is stored."""
+    masking_key: SecretStr | None = None
+    """The secret of `hash` and `encrypt`, best as `{{ env.NAME }}`; the same values give the same result under one key."""
+    provenance: bool = False
+    """Whether each row says where it came from: `_load_id`, `_source` (the file or table) and `_position` in it."""
+    deleted_flag: str | None = None
+    """A column that is true, or not NULL where it is no boolean, on rows that were deleted: `merge` removes the row with
+    the same keys, `history` closes it."""
+    delete_missing: bool = False
+    """Whether a row whose keys do not come any more was deleted; for `merge` and `history` of a source that gives all
+    its rows in each load."""
+
+    @model_validator(mode="after")
+    def _deletes_by_key(self) -> SourceSettings:
+        if (self.deleted_flag or self.delete_missing) and not isinstance(self.how, Merge | History):
+            raise ValueError("rows are deleted by their keys; add `disposition: merge` or `history`, and `keys`")
+        return self
+
+    @model_validator(mode="after")
+    def _has_masking_key(self) -> SourceSettings:
+        secret = [name for name, how in self.masked.items() if how in (Masking.HASH, Masking.ENCRYPT)]
+        if secret and self.masking_key is None:
+            raise ValueError(f"`{secret[0]}` is to be masked by a secret; add `masking_key: '{{{{ env.NAME }}}}'`")
+        return self
 
     @property
     def how(self) -> Disposition:
@@ -123,6 +193,30 @@ class SourceSettings(_Disposed, ABC):
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
         """The external assets that this source reads; must not touch the network."""
         return ()
+
+
+class ExpandsToStreams(ABC):
+    """A source that reads several tables: in the pipeline it stands for one source for each of them."""
+
+    @abstractmethod
+    def patterns(self) -> tuple[str, ...]:
+        """The names that only the system can complete, such as `sales_*`; none for a list of plain names."""
+
+    @abstractmethod
+    def expanded(self, known: Sequence[str]) -> Mapping[str, SourceSettings]:
+        """The sources by what is added to this one's name; `known` are the names that discovery found."""
+
+
+class ReadsRanges(ABC):
+    """A source that can read a range of its cursor again."""
+
+    @abstractmethod
+    def between(self, low: str, high: str) -> tuple[SourceSettings, str]:
+        """The source of the rows from `low` up to, not including, `high`, and the SQL condition that tells these rows
+        in the dataset.
+
+        Raises SpecError for a source that has nothing to tell a range by.
+        """
 
 
 @dataclass(frozen=True)
