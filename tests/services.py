@@ -157,6 +157,128 @@ def _find_postgres() -> Path | None:
     return found[-1].parent if found else None
 
 
+# ------------------------------------------------------------------------------------------------- MariaDB
+
+
+@dataclass(frozen=True)
+class MariaDB:
+    """A MariaDB server with a row-based binary log; `user` may do everything and logs in with `password`."""
+
+    host: str
+    port: int
+    socket: Path
+    user: str
+    password: str
+    daemon: "Daemon" = field(repr=False)
+
+    def url(self, database: str = "mysql") -> str:
+        """The URL of one database of this server."""
+        return f"mysql://{self.user}:{self.password}@{self.host}:{self.port}/{quote(database, safe='')}"
+
+    def create_database(self, name: str) -> str:
+        """Create an empty database and return its url. Raises `pymysql.err.ProgrammingError`."""
+        self._administer("CREATE DATABASE {} CHARACTER SET utf8mb4", name)
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database if it is there."""
+        self._administer("DROP DATABASE IF EXISTS {}", name)
+
+    def start(self) -> None:
+        """Return when it answers, on the same port with the same data as before; no effect when it runs."""
+        self.daemon.start(self._answers)
+
+    def stop(self, *, crash: bool = False) -> None:
+        """Disconnect the clients and stop; a `crash` has no orderly end, so the next start recovers."""
+        self.daemon.stop(signal.SIGKILL if crash else signal.SIGTERM)
+
+    def connect(self, database: str = "mysql") -> Any:
+        """A new pymysql connection in autocommit mode."""
+        import pymysql
+
+        login = {"host": self.host, "port": self.port, "user": self.user, "password": self.password}
+        return pymysql.connect(**login, database=database, autocommit=True, connect_timeout=5)
+
+    def _administer(self, statement: str, name: str) -> None:
+        quoted = "`" + name.replace("`", "``") + "`"
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(statement.format(quoted))
+
+    def _answers(self) -> bool:
+        import pymysql
+
+        try:
+            self.connect().close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def mariadb(**settings: str) -> Iterator[MariaDB]:
+    """Yield a new MariaDB server; `settings` are its own, such as `local_infile="OFF"`.
+
+    What is committed outlives a stop and a crash of the server, but not one of the machine. Raises `Missing`.
+    """
+    program = _find_or_install("MariaDB", "mariadb-server", _find_mariadb)
+    user, password = "tester", secrets.token_urlsafe(12)
+    with _folder("mariadb") as folder:
+        _install_mariadb(folder, user, password)
+        port = free_port()
+        command = [str(program), "--no-defaults", f"--init-file={folder}/users.sql"]
+        command += _mariadb_settings(folder, port, settings)
+        daemon = Daemon(_child("KILL", command, unprivileged=True), folder)
+        server = MariaDB(HOST, port, folder / "socket", user, password, daemon)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def _install_mariadb(folder: Path, user: str, password: str) -> None:
+    users = folder / "users.sql"
+    users.write_text(
+        f"CREATE USER IF NOT EXISTS '{user}'@'%' IDENTIFIED BY '{password}';\n"
+        f"GRANT ALL ON *.* TO '{user}'@'%' WITH GRANT OPTION;\n"
+    )
+    if os.geteuid() == 0:
+        for path in (folder, users):
+            os.chown(path, _nobody().pw_uid, _nobody().pw_gid)
+    options = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+    command = _child("KILL", ["mariadb-install-db", *options, f"--datadir={folder}/data"], unprivileged=True)
+    done = subprocess.run(command, cwd=folder, env=_environment(folder), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")
+
+
+def _mariadb_settings(folder: Path, port: int, wished: dict[str, str]) -> Iterator[str]:
+    settings = {
+        "datadir": f"{folder}/data",
+        "socket": f"{folder}/socket",
+        "pid-file": f"{folder}/pid",
+        "tmpdir": str(folder),
+        "bind-address": HOST,
+        "port": str(port),
+        "character-set-server": "utf8mb4",
+        "innodb-buffer-pool-size": "128M",
+        "innodb-flush-log-at-trx-commit": "2",
+        "log-bin": "binlog",
+        "binlog-format": "ROW",
+        "server-id": "1",
+        "skip-name-resolve": "ON",
+        **{name.replace("_", "-"): value for name, value in wished.items()},
+    }
+    for name, value in settings.items():
+        yield f"--{name}={value}"
+
+
+def _find_mariadb() -> Path | None:
+    """The server; on Debian it stands where only root's PATH leads."""
+    found = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
+    return Path(found) if found else None
+
+
 # ------------------------------------------------------------------------------------------------------ S3
 
 

@@ -119,9 +119,12 @@ class _Disposed(NodeSettings):
 
     @model_validator(mode="after")
     def _merge_has_keys(self) -> _Disposed:
-        if self.disposition in ("merge", "history") and not self.keys:
+        if self._meets_by_key() and not self.keys:
             raise ValueError(f"{self.disposition} needs `keys`, the columns that name a row; add e.g. `keys: [id]`")
         return self
+
+    def _meets_by_key(self) -> bool:
+        return self.disposition in ("merge", "history")
 
     def _how(self, default: Disposition) -> Disposition:
         match self.disposition:
@@ -203,8 +206,11 @@ class ExpandsToStreams(ABC):
         """The names that only the system can complete, such as `sales_*`; none for a list of plain names."""
 
     @abstractmethod
-    def expanded(self, known: Sequence[str]) -> Mapping[str, SourceSettings]:
-        """The sources by what is added to this one's name; `known` are the names that discovery found."""
+    def expanded(self, known: Sequence[Stream]) -> Mapping[str, SourceSettings]:
+        """The sources by what is added to this one's name; `known` is what discovery found.
+
+        Raises SpecError or pydantic's ValidationError.
+        """
 
 
 class ReadsRanges(ABC):

@@ -22,12 +22,28 @@ from resources.support.csv_records import Dialect, Record, records
 from resources.support.csv_salvage import CsvSalvage, Manner
 from resources.support.csv_survey import CsvFile, Survey, Surveyor, typed
 from resources.support.csv_types import Shapes
+from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import decoded, end_of_lines, is_utf8, lines, refuse_binary, wrong_bytes
 from resources.support.work_folder import WorkFolder
 
 _DELIMITERS = ",;\t|"
+
+
+def read(reading: Reading) -> RelationRead | None:
+    """The rows of CSV files; see `CsvLoad.relation`."""
+    given = reading.settings
+    options = CsvOptions(
+        delimiter=given.delimiter,
+        quote=given.quote,
+        header=given.header,
+        encoding=given.encoding,
+        null_values=given.null_values,
+        packing=given.compression,
+        columns=given.columns,
+    )
+    return CsvLoad(reading.duck, options, reading.work).relation(reading.files, first=reading.first)
 
 
 @dataclass(frozen=True)

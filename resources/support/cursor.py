@@ -1,7 +1,8 @@
 """Reading only what is new by a column that grows, losing no row and doubling none.
 
-Values must grow in the order in which rows are committed: a row that is committed late, with a value below one that
-was read, is not seen. Rows may share the greatest value that a load has seen, and some of them may be committed later.
+Values should grow in the order in which rows are committed: a row that is committed late, with a value below one that
+was read, is only seen within the `lookback`, by which each load starts before the last one's end. Rows may share the
+greatest value that a load has seen, and some of them may be committed later.
 So the next load asks for that value again, and drops as many rows of each content as were seen: the cursor keeps,
 beside the value, a hash of every row that carried it, with a count.
 
@@ -29,6 +30,7 @@ MOST_TIES = 50_000
 _ORDERED = re.compile(
     r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*\)|FLOAT|DOUBLE|DATE|TIMESTAMP[A-Z_ ]*|VARCHAR|UUID"
 )
+_TIME = re.compile(r"DATE|TIMESTAMP")
 _ENDLESS = ("infinity", "-infinity", "inf", "-inf", "nan")
 
 
@@ -37,7 +39,8 @@ class Incremental:
     """Reads by `column`, of DuckDB type `type`, among the stream's `columns`.
 
     `merging` tells that rows meet the table by key, so that a row read twice does no harm. `ordered` gives the rows in
-    the column's order, so that the last of several rows with one key is the newest.
+    the column's order, so that the last of several rows with one key is the newest. `lookback` is how far before the
+    greatest value a load starts, and `nulls` whether rows without a value come with each load; both need `merging`.
     """
 
     column: str
@@ -45,6 +48,8 @@ class Incremental:
     columns: tuple[str, ...]
     merging: bool = False
     ordered: bool = False
+    lookback: str | None = None
+    nulls: bool = False
 
     def __post_init__(self) -> None:
         if not _ORDERED.fullmatch(self.type):
@@ -52,6 +57,8 @@ class Incremental:
                 f'"{self.column}" cannot be a cursor: it arrives as {self.type}, which has no order to resume by',
                 mend="choose a column of numbers, dates, timestamps or text that grows, or cast it in a `query`",
             )
+        if self.lookback:
+            self._before("0" if self._counts else "2000-01-01")
 
     def resumes_at(self, after: Cursor | None) -> str | None:
         """The value from which to read, itself included, as text; `None` to read all rows."""
@@ -62,12 +69,37 @@ class Incremental:
                 f'the dataset was read by the cursor "{after["column"]}" so far, not by "{self.column}"',
                 mend=f"set `cursor: {after['column']}`, or load everything once with `disposition: replace`",
             )
-        return str(after["value"])
+        return self._before(str(after["value"])) if self.lookback else str(after["value"])
+
+    @property
+    def _counts(self) -> bool:
+        return _TIME.match(self.type) is None
+
+    def _before(self, value: str) -> str:
+        """The value less the look-back window, as text. Raises SpecError when the one does not fit the other."""
+        import duckdb
+
+        # As a whole number of any size, because an unsigned column has nothing below zero.
+        kind = "HUGEINT" if "INT" in self.type else self.type
+        window = f"CAST({literal(self.lookback or '')} AS {kind if self._counts else 'INTERVAL'})"
+        earlier = f"CAST({literal(value)} AS {kind}) - {window}"
+        try:
+            with duckdb.connect() as duck:
+                duck.execute("SET TimeZone = 'UTC'")
+                found = duck.execute(f"SELECT CAST(CAST({earlier} AS {kind}) AS VARCHAR)").fetchone()
+        except duckdb.Error as error:
+            kind = "a number, e.g. 1000" if self._counts else "a time, e.g. 2 days or 90 minutes"
+            raise SpecError(
+                f'the lookback "{self.lookback}" does not fit the cursor "{self.column}", which is {self.type}',
+                mend=f"write {kind}",
+            ) from error
+        assert found is not None
+        return str(found[0])
 
     def fresh(self, query: str, after: Cursor | None) -> str:
         """The rows of `query` (those from `resumes_at` on) that no load has seen, each counted."""
         value = self.resumes_at(after)
-        if after is None or value is None:
+        if after is None or value is None or self.lookback or self.nulls:
             return self._sorted(f"SELECT {columns(self.columns)} FROM ({query}) AS feed")
         at, here = self._value(value), quoted(self.column)
         # Materialized, because a source may be scanned once only: twice would be two snapshots.

@@ -1,16 +1,48 @@
-"""What every database's source and sink can say: a table or a query, columns, a cursor."""
+"""What every database's source and sink can say: a table, several or a query, columns, a cursor."""
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.names import literal, quoted
+from databrokkr_assets.core.ports import Stream
 from databrokkr_assets.core.settings import Names
-from databrokkr_assets.core.spec import ConnectionSettings, NodeSettings, Origin, SinkSettings, SourceSettings
+from databrokkr_assets.core.spec import (
+    ConnectionSettings,
+    ExpandsToStreams,
+    NodeSettings,
+    Origin,
+    ReadsRanges,
+    SinkSettings,
+    SourceSettings,
+)
 from resources.support.tables import TableName, table_name, tables_of
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def _as_mapping(value: object) -> object:
+    """Names, or names with settings of their own, as the latter."""
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, Mapping):
+        return {name: own or {} for name, own in value.items()}
+    return {name: {} for name in value} if isinstance(value, Iterable) else value
+
+
+Tables = Annotated[
+    Mapping[str, Mapping[str, Any]],
+    BeforeValidator(_as_mapping, json_schema_input_type=str | list[str] | dict[str, dict[str, Any] | None]),
+]
+"""Names or patterns of tables, as a list or with settings of their own."""
 
 
 class _OfDatabase(NodeSettings):
@@ -29,43 +61,159 @@ class _OfDatabase(NodeSettings):
         return Origin((name, table.schema, table.table), self.dialect, self.uri(connection))
 
 
-class DatabaseSourceSettings(_OfDatabase, SourceSettings):
-    """Reads a table, a view or the rows of a query."""
+class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, ReadsRanges):
+    """Reads a table, a view, several of them, or the rows of a query."""
 
     connection: str
     """The name of a connection of the same type."""
     table: str | None = None
     """`table` or `schema.table`; the usual schema (`public` in PostgreSQL, `main` in DuckDB) needs no naming."""
+    tables: Tables = Field(default_factory=dict)
+    """Several tables, in place of `table`: names or patterns such as `sales_*`, as a list, or as a mapping to settings
+    of their own. Each becomes a node, called `<this name>_<table>`; patterns are looked up by `databrokkr refresh`."""
+    exclude: Names = ()
+    """Tables that the patterns in `tables` are not to find: names or patterns."""
     query: str | None = None
     """SQL to read the rows of, in place of a table."""
     columns: Names = ()
     """The columns to read; without it all of them."""
     cursor: str | None = None
-    """A column that grows: each load reads the rows from the last load's greatest value on. Rows without a value (NULL)
-    are read by the first load only; rows that are committed later with a smaller value are not seen."""
+    """A column that grows: each load reads the rows from the last load's greatest value on. A row that is committed
+    later with a smaller value is not seen, unless within `lookback`."""
+    lookback: str | None = None
+    """How far before the last load's greatest value each load starts, for rows that come late: `2 days` or `90 minutes`
+    for a time, a number for a number. Rows come again then, so it needs `disposition: merge` or `history`."""
+    cursor_nulls: Literal["first", "always"] = "first"
+    """Whether rows without a value (NULL) in the cursor come with the first load only, or with each one, which needs
+    `disposition: merge` or `history`."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> DatabaseSourceSettings:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
+    def _one_of_three(self) -> DatabaseSourceSettings:
+        if [self.table is None, self.query is None, not self.tables].count(False) != 1:
+            raise ValueError("give one of `table`, `tables` and `query`")
         if self.query is not None and self.schema_ is not None:
             raise ValueError("`schema` belongs to `table`; name the schema within the `query`")
+        if self.exclude and not self.patterns():
+            raise ValueError("`exclude` belongs to patterns in `tables`")
         self.name()
         return self
 
+    @model_validator(mode="after")
+    def _cursor_is_whole(self) -> DatabaseSourceSettings:
+        if self.cursor is None and (self.lookback or self.cursor_nulls == "always") and not self.tables:
+            raise ValueError("there is no `cursor` to look back by; name one, or read everything")
+        again = "lookback" if self.lookback else "cursor_nulls: always" if self.cursor_nulls == "always" else None
+        if again and self.disposition not in ("merge", "history"):
+            raise ValueError(f"`{again}` reads rows again; add `disposition: merge` and `keys`, which tell them")
+        if self.cursor and self.cursor in self.masked:
+            raise ValueError(f'the cursor "{self.cursor}" cannot be masked; choose another cursor')
+        if self.cursor and self.delete_missing:
+            raise ValueError("with a `cursor` most rows do not come again; use `deleted_flag`, or leave out the cursor")
+        return self
+
+    def _meets_by_key(self) -> bool:
+        # Of several tables each has its own keys, which discovery knows.
+        return not self.tables and super()._meets_by_key()
+
     def name(self) -> TableName | None:
-        """The table; `None` for a query."""
+        """The table; `None` for a query, and for several tables."""
         return table_name(self.table, self.schema_, self.home) if self.table is not None else None
 
     def default_disposition(self) -> Disposition:
         """`Append` with a cursor, else `Replace`."""
         return Append() if self.cursor else Replace()
 
+    @property
+    def meets_again(self) -> bool:
+        """Whether a row that is read twice does no harm, because rows meet by key."""
+        return isinstance(self.how, Merge | History)
+
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
         """The tables that are read; for a query those that it names."""
         name = self.name()
         names = [name] if name else tables_of(self.query or "", self.dialect, self.home)
         return tuple(self._origin(self.connection, one, connection) for one in names)
+
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns among `tables`, each with its schema."""
+        return tuple(str(self._named(word)) for word in self.tables if self._is_pattern(word))
+
+    def expanded(self, known: Sequence[Stream]) -> Mapping[str, SourceSettings]:
+        """A source for each table, by the table's name.
+
+        Keys that are not given are the primary key, where discovery knows it. Raises SpecError for tables of one name.
+        """
+        found: dict[str, TableName] = {}
+        own: dict[TableName, Mapping[str, Any]] = {}
+        for word, settings in self.tables.items():
+            for table in self._meant(word, known):
+                own.setdefault(table, settings)
+                suffix = re.sub(r"\W", "_", table.table)
+                if found.setdefault(suffix, table) != table:
+                    raise SpecError(
+                        f"{found[suffix]} and {table} would both be called {suffix}",
+                        mend="read them with two sources",
+                    )
+        keys = {str(TableName(one.namespace, one.name)): one.keys for one in known}
+        return {suffix: self._single(table, own[table], keys.get(str(table), ())) for suffix, table in found.items()}
+
+    def between(self, low: str, high: str) -> tuple[SourceSettings, str]:
+        """The source of the rows whose cursor is from `low` up to `high`, and the condition that tells them."""
+        if self.cursor is None:
+            raise SpecError("there is no `cursor` to tell a range by", mend="name a cursor, or load everything again")
+        name = self.name()
+        # The line break ends a comment that the author's query may end with.
+        rows = self.named_in_sql(name) if name else f"({(self.query or '').rstrip().rstrip(';')}\n) AS databrokkr_rows"
+        at = self.quoted_in_sql(self.cursor)
+        within = f"{at} >= {literal(low)} AND {at} < {literal(high)}"
+        given = {
+            "query": f"SELECT * FROM {rows} WHERE {within}",
+            "table": None,
+            "schema_": None,
+            "cursor": None,
+            "lookback": None,
+        }
+        stored = quoted(self.rename.get(self.cursor, self.cursor))
+        condition = f"{stored} >= {literal(low)} AND {stored} < {literal(high)}"
+        return self.model_copy(update={**given, "disposition": self.how.name}), condition
+
+    @classmethod
+    def quoted_in_sql(cls, name: str) -> str:
+        """A name as the database's own SQL quotes it."""
+        return quoted(name)
+
+    @classmethod
+    def named_in_sql(cls, table: TableName) -> str:
+        """A table as the database's own SQL names it."""
+        return f"{cls.quoted_in_sql(table.schema)}.{cls.quoted_in_sql(table.table)}"
+
+    def _is_pattern(self, word: str) -> bool:
+        return _MAGIC.search(word) is not None
+
+    def _named(self, word: str) -> TableName:
+        return table_name(word, self.schema_, self.home)
+
+    def _meant(self, word: str, known: Sequence[Stream]) -> Iterator[TableName]:
+        wanted = self._named(word)
+        if not self._is_pattern(word):
+            yield wanted
+            return
+        left_out = [self._named(one) for one in self.exclude]
+        for stream in known:
+            table = TableName(stream.namespace, stream.name)
+            if _fits(table, wanted) and not any(_fits(table, one) for one in left_out):
+                yield table
+
+    def _single(self, table: TableName, own: Mapping[str, Any], keys: tuple[str, ...]) -> SourceSettings:
+        common = self.model_dump(by_alias=True, exclude_unset=True, exclude={"tables", "exclude"})
+        given = {**common, **own, "table": table.table, "schema": table.schema}
+        if given.get("disposition") in ("merge", "history") and not given.get("keys"):
+            given["keys"] = keys
+        return type(self).model_validate(given)
+
+
+def _fits(table: TableName, pattern: TableName) -> bool:
+    return fnmatch.fnmatchcase(table.schema, pattern.schema) and fnmatch.fnmatchcase(table.table, pattern.table)
 
 
 class DatabaseSinkSettings(_OfDatabase, SinkSettings):

@@ -14,12 +14,7 @@ from typing import Any
 
 from databrokkr_assets.core.errors import AccessError, Unavailable
 from databrokkr_assets.core.ports import Cursor
-
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""The formats by extension. A `.json` file is most often one document, so it needs an explicit `format`."""
-
-PACKINGS = {".gz": "gzip", ".zst": "zstd"}
-"""The compressions by extension."""
+from resources.support.file_formats import FormatName, Packing, format_of, is_known, packing_of
 
 _CHUNK = 1 << 20
 
@@ -34,13 +29,13 @@ class FoundFile:
     mtime_ns: int
 
     @property
-    def packing(self) -> str | None:
-        """`gzip` or `zstd` where the extension says so."""
-        return PACKINGS.get(self.path.suffix.lower())
+    def packing(self) -> Packing | None:
+        """How the file is packed, where the extension says so."""
+        return packing_of(self.path)
 
     @property
-    def format(self) -> str | None:
-        """The format that the extension names, looking through `.gz` and `.zst`."""
+    def format(self) -> FormatName | None:
+        """The format that the extension names, looking through `.gz` and its like."""
         return format_of(self.path)
 
     def changed(self) -> bool:
@@ -50,12 +45,6 @@ class FoundFile:
         except OSError:
             return True
         return (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns)
-
-
-def format_of(path: Path) -> str | None:
-    """The format that a path's extension names; `None` when it names none."""
-    plain = path.with_suffix("") if path.suffix.lower() in PACKINGS else path
-    return FORMATS.get(plain.suffix.lower())
 
 
 def find(pattern: str, project: Path) -> list[FoundFile]:
@@ -71,7 +60,7 @@ def find(pattern: str, project: Path) -> list[FoundFile]:
 def _paths(pattern: str) -> Iterator[Path]:
     path = Path(pattern)
     if path.is_dir():
-        yield from (below for below in path.rglob("*") if format_of(below) and not _hidden(below, path))
+        yield from (below for below in path.rglob("*") if is_known(below) and not _hidden(below, path))
     elif path.exists():
         yield path  # before the glob: brackets may be part of a file's name
     else:

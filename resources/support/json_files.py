@@ -18,6 +18,7 @@ from databrokkr_assets.core.errors import DataError, Where
 from databrokkr_assets.core.names import literal, quoted
 from databrokkr_assets.core.ports import Reject, RelationRead
 from resources.support.csv_types import holds
+from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
@@ -28,6 +29,13 @@ from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
 _ROWS_AT_ONCE = 10_000
+
+
+def read(reading: Reading) -> RelationRead | None:
+    """The objects of files of JSON lines; see `JsonLoad.relation`."""
+    given = reading.settings
+    options = JsonOptions(given.encoding, given.compression, given.columns)
+    return JsonLoad(reading.duck, options, reading.work).relation(reading.files)
 
 
 @dataclass(frozen=True)

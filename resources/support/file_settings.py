@@ -1,0 +1,97 @@
+"""What an author says about files to read: where they are, and how they are written, format by format.
+
+A key that only some formats know carries `Of`. Where a file is of another format, the key is refused, so that nobody
+believes in a setting without effect.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.settings import Names, Settings, SqlType
+from resources.support.file_formats import FORMATS, FormatName, Packing, format_of
+
+
+class Of(tuple[FormatName, ...]):
+    """The formats that a key is for: `Annotated[str, Of(("csv", "jsonl"))]`."""
+
+    __slots__ = ()
+
+
+_TEXTS = Of(("csv", "jsonl"))
+_TYPED = Of(("csv", "jsonl"))
+
+
+class FileSettings(Settings):
+    """Which files, and how they are written."""
+
+    path: str
+    """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it."""
+    format: FormatName | None = None
+    """`csv`, `jsonl` (one JSON object a line) or `parquet`; without it the file's extension tells."""
+    compression: Packing | None = None
+    """`gzip` or `zstd`; without it the extension tells: `.gz`, `.zst`."""
+    delimiter: Annotated[str | None, Of(("csv",))] = Field(default=None, min_length=1, max_length=1)
+    """CSV: the character between two fields; without it, it is found out from the first lines."""
+    quote: Annotated[str, Of(("csv",))] = Field(default='"', max_length=1)
+    """CSV: the character around a field that holds delimiters or line ends; empty for none."""
+    header: Annotated[bool, Of(("csv",))] = True
+    """CSV: whether the first line names the columns. Without a header, `columns` does, in their order."""
+    encoding: Annotated[str, _TEXTS] = "utf-8"
+    """CSV and JSON: the encoding of the text, by its Python name, e.g. `cp1252`, `utf-16`."""
+    null_values: Annotated[Names, Of(("csv",))] = ()
+    """CSV: texts that stand for NULL when they are not in quotes; an empty field does so always. `""` makes quoted
+    fields NULL too."""
+    columns: Annotated[Mapping[str, SqlType], _TYPED] = Field(default_factory=dict)
+    """CSV and JSON: types of columns; the other columns get the narrowest type that changes no value."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(f'there is no encoding "{encoding}"; use e.g. utf-8, cp1252, latin-1 or utf-16') from None
+        return encoding
+
+    @field_validator("columns")
+    @classmethod
+    def _known_types(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        import duckdb
+
+        known = {}
+        for name, kind in columns.items():
+            try:
+                known[name] = str(duckdb.sqltype(kind))
+            except duckdb.Error as error:
+                raise ValueError(f'the column "{name}": {str(error).splitlines()[0]}') from None
+        return known
+
+    @model_validator(mode="after")
+    def _keys_fit_the_format(self) -> FileSettings:
+        form = self.format or format_of(Path(self.path))
+        for key, of in self._foreign_keys(form) if form else ():
+            raise ValueError(f"`{key}` is for {_titles(of)}, and {self.path} is {FORMATS[form].title}; remove `{key}`")
+        return self
+
+    def refuse_foreign_keys(self, form: FormatName) -> None:
+        """Raises SpecError for a key that files of this format do not have, once the files tell their format."""
+        for key, of in self._foreign_keys(form):
+            what = f"`{key}` is for {_titles(of)}, and the files are {FORMATS[form].title}"
+            raise SpecError(what, mend=f"remove `{key}`")
+
+    def _foreign_keys(self, form: FormatName) -> Iterator[tuple[str, Of]]:
+        for key in sorted(self.model_fields_set):
+            field = type(self).model_fields[key]
+            for of in (mark for mark in field.metadata if isinstance(mark, Of) and form not in mark):
+                yield key, of
+
+
+def _titles(of: Of) -> str:
+    return ", ".join(FORMATS[name].title for name in of)
