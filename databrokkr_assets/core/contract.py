@@ -22,8 +22,8 @@ class Change(StrEnum):
 class Contract(Settings):
     """What may change, and what happens otherwise.
 
-    `evolve` takes the change on, `freeze` stops the load, `discard_row` sets the rows concerned aside in quarantine, and
-    `discard_value` loads them without the value.
+    `evolve` takes the change on, `freeze` stops the load, `discard_row` sets the rows concerned aside in quarantine,
+    and `discard_value` loads them without the value.
     """
 
     tables: Change = Change.EVOLVE

@@ -43,7 +43,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class History:
-    """Each change of a row is kept (slowly changing dimension, type 2), told by the columns `VALID_FROM` and `VALID_TO`.
+    """Each version of a row is kept (slowly changing dimension, type 2), told by the columns `VALID_FROM`, `VALID_TO`.
 
     A row that differs from the current one with the same keys closes that one and becomes the current one; a row that
     is the same changes nothing.

@@ -72,10 +72,10 @@ class RelationRead:
     """
 
     query: str
-    fresh: Callable[[str], str] = field(default=lambda query: query)
     advance: Callable[[Callable[[str], Any]], Cursor | None] = field(default=lambda scalar: None)
     rejects: Callable[[], Iterator[Reject]] = field(default=lambda: iter(()))
     explain: Callable[[Exception], Exception | None] = field(default=lambda error: None)
+    fresh: Callable[[str], str] = field(default=lambda query: query)
 
 
 class Source(ABC):

@@ -11,7 +11,7 @@ class Masking(StrEnum):
     DROP = "drop"
     """It is not stored."""
     HASH = "hash"
-    """HMAC-SHA-256 under the key, in hexadecimal: the same values meet in joins, and nobody without the key can guess."""
+    """HMAC-SHA-256 under the key, in hexadecimal: the same values meet in joins, and only who has the key can guess."""
     MASK = "mask"
     """Stars, but for the last four of at least eight characters."""
     ENCRYPT = "encrypt"

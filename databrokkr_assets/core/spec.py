@@ -150,19 +150,19 @@ class SourceSettings(_Disposed, ABC):
     max_rejects: int | None = Field(default=None, ge=0)
     """How many rows may be unreadable before the load fails; without it any number goes to quarantine."""
     contract: Contract = Field(default_factory=Contract)
-    """What may change in the columns and types that come, and what happens otherwise; one word for all, or a mapping."""
+    """What may change in the columns and types that come, and what happens otherwise: one word, or a mapping."""
     rename: Mapping[str, str] = Field(default_factory=dict)
-    """Columns to call otherwise: the source's name, and the dataset's. So a column that the source renamed goes on under
-    its old name."""
+    """Columns to call otherwise: the source's name, and the dataset's. So a column that the source renamed goes on
+    under its old name."""
     masked: Mapping[str, Masking] = Field(default_factory=dict)
     """Personal data, by the source's column: `drop`, `hash`, `mask` or `encrypt`, before anything is stored."""
     masking_key: SecretStr | None = None
-    """The secret of `hash` and `encrypt`, best as `{{ env.NAME }}`; the same values give the same result under one key."""
+    """The secret of `hash` and `encrypt`, best `{{ env.NAME }}`; under one key the same values give the same text."""
     provenance: bool = False
     """Whether each row says where it came from: `_load_id`, `_source` (the file or table) and `_position` in it."""
     deleted_flag: str | None = None
-    """A column that is true, or not NULL where it is no boolean, on rows that were deleted: `merge` removes the row with
-    the same keys, `history` closes it."""
+    """A column that is true, or not NULL where it is no boolean, on rows that were deleted: `merge` removes the row
+    with the same keys, `history` closes it."""
     delete_missing: bool = False
     """Whether a row whose keys do not come any more was deleted; for `merge` and `history` of a source that gives all
     its rows in each load."""

@@ -7,9 +7,10 @@ import time
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from databrokkr_assets.core.disposition import Append, Disposition, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, SpecError
-from databrokkr_assets.core.ports import Load, LoadMark, Receipt, Sink, Target, WritesRelation
+from databrokkr_assets.core.names import columns
+from databrokkr_assets.core.ports import DeletesRows, Load, LoadMark, Receipt, Sink, Target, WritesRelation
 from databrokkr_assets.engine.faults import told_plainly
 from databrokkr_assets.engine.job import Job, Outcome
 from databrokkr_assets.engine.progress import Progress
@@ -56,6 +57,8 @@ def _carry(duck: DuckDBPyConnection, job: Job, sink: Sink, how: Disposition, sna
     mark = LoadMark(job.load_id, snapshot.table_id, snapshot.version, last.version if last else None, job.run_id)
     with sink.begin(target, how, mark) as load:
         _write(duck, job, load, changes.query)
+        if changes.gone and isinstance(how, Merge):
+            _delete(duck, job, load, changes, how)
         receipt = load.commit()
     return receipt, receipt.rows
 
@@ -71,7 +74,8 @@ def _changes(
             mend="delete the node's row from the target's _databrokkr_loads once the table holds what it should",
             where=job.node,
         )
-    since = last.version if last is not None and same and not isinstance(how, Replace) else None
+    # A history is compared with everything: a row that is missing is over.
+    since = last.version if last is not None and same and not isinstance(how, Replace | History) else None
     changes = snapshot.changes(duck, since)
     if isinstance(how, Append) and since is not None and changes.whole:
         raise AccessError(
@@ -92,6 +96,23 @@ def _write(duck: DuckDBPyConnection, job: Job, load: Load, query: str) -> None:
         load.write(batch)
         rows += batch.num_rows
         job.listener(Progress(job.node, "delivering", rows=rows))
+
+
+def _delete(duck: DuckDBPyConnection, job: Job, load: Load, changes: Changes, how: Merge) -> None:
+    """Have the target remove the rows that are gone from the dataset."""
+    assert changes.gone is not None
+    if duck.execute(f"SELECT 1 FROM ({changes.gone}) LIMIT 1").fetchone() is None:
+        return
+    if not isinstance(load, DeletesRows) or not set(how.keys) <= set(changes.keys):
+        why = f"merges by {columns(how.keys)}, the dataset by {columns(changes.keys)}"
+        raise SpecError(
+            "rows were deleted from the dataset, and this sink cannot delete them: it "
+            + (why if isinstance(load, DeletesRows) else "has no way to"),
+            mend="use the same `keys` in both, or `disposition: replace` in the sink",
+            where=job.node,
+        )
+    for batch in duck.execute(f"SELECT {columns(how.keys)} FROM ({changes.gone})").to_arrow_reader(_BATCH_ROWS):
+        load.delete(batch)
 
 
 def _schema(duck: DuckDBPyConnection, snapshot: Snapshot) -> pa.Schema:

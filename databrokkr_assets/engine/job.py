@@ -12,9 +12,12 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
+from databrokkr_assets.core.contract import Contract
 from databrokkr_assets.core.errors import DataError
+from databrokkr_assets.engine.deleting import Deletes
 from databrokkr_assets.engine.duckdb import MOVING, load_extension, open_duck
 from databrokkr_assets.engine.progress import Listener, silent
+from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.lake.dataset import Dataset, Snapshot
 from databrokkr_assets.lake.store import Store
 
@@ -38,7 +41,7 @@ def no_checks(duck: DuckDBPyConnection) -> Iterable[CheckResult]:
 
 @dataclass(frozen=True)
 class Job:
-    """One node's work in one run."""
+    """One node's work in one run: a source's brings its contract, how it tells deleted rows, and its columns' shape."""
 
     node: str
     dataset: Dataset
@@ -46,6 +49,9 @@ class Job:
     gate: Gate = no_checks
     run_id: str = ""
     max_rejects: int | None = None
+    contract: Contract = field(default_factory=Contract)
+    deletes: Deletes = field(default_factory=Deletes)
+    shape: Shape = field(default_factory=Shape)
     listener: Listener = silent
     load_id: str = field(default_factory=lambda: new_load_id())
 
@@ -58,7 +64,8 @@ class Job:
 class Outcome:
     """What a node's work came to. `published` is false when there was nothing new.
 
-    `reasons` are why rows were set aside, the most frequent first: rule, reason, number of rows.
+    `reasons` are why rows were set aside, the most frequent first: rule, reason, number of rows. `deleted` rows went
+    from the dataset, `discarded` values did not fit the contract and were left out.
     """
 
     node: str
@@ -67,6 +74,8 @@ class Outcome:
     rows_out: int
     seconds: float
     quarantined: int = 0
+    deleted: int = 0
+    discarded: int = 0
     bytes: int = 0
     published: bool = True
     version: int | None = None

@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.disposition import Disposition, Replace
 from databrokkr_assets.core.errors import DataError
-from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Reject, Source, Stream
+from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Reject, RelationRead, Source, Stream
 from databrokkr_assets.engine.faults import told_plainly
 from databrokkr_assets.engine.job import Job, Outcome
 from databrokkr_assets.engine.progress import Progress
@@ -37,10 +37,23 @@ def _rows(duck: DuckDBPyConnection, job: Job, source: Source, stream: Stream, af
     if isinstance(source, ReadsAsRelation):
         read = source.relation(duck, stream, after)
         if read is not None:
-            return Rows(read.query, read.rejects, read.advance, read.explain)
+            return _shaped(duck, job, stream, read)
     feed = _Feed(job, source.read(stream, after))
     duck.register(_FEED, feed.reader())
-    return Rows(f"SELECT * FROM {_FEED}", lambda: feed.rejects, lambda scalar: feed.cursor, lambda error: feed.error)
+    read = RelationRead(
+        f"SELECT * FROM {_FEED}",
+        advance=lambda scalar: feed.cursor,
+        rejects=lambda: iter(feed.rejects),
+        explain=lambda error: feed.error,
+    )
+    return _shaped(duck, job, stream, read)
+
+
+def _shaped(duck: DuckDBPyConnection, job: Job, stream: Stream, read: RelationRead) -> Rows:
+    """What is read, in the shape in which it is stored."""
+    shape = job.shape
+    query = shape.finishing(duck, read.fresh(shape.masking(duck, read.query)), stream.name, job.load_id)
+    return Rows(query, lambda: shape.withheld(read.rejects()), read.advance, read.explain, shape.as_given)
 
 
 class _Feed:

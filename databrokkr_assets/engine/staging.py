@@ -6,7 +6,7 @@ Sources and transforms end here alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,12 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
-from databrokkr_assets.core.disposition import Disposition, Merge, Replace
+from databrokkr_assets.core.contract import Change
+from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge, Replace
 from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted, same
 from databrokkr_assets.core.ports import Cursor, Reject
 from databrokkr_assets.core.spec import OnFail
-from databrokkr_assets.engine import conforming, quarantine
+from databrokkr_assets.engine import conforming, deleting, history, quarantine
 from databrokkr_assets.engine.job import ROW_ID, STAGED, WHOLE, Blocked, Job, Outcome, Stopped, own_columns
 from databrokkr_assets.engine.progress import watched
 from databrokkr_assets.lake.dataset import LoadRecord, Snapshot
@@ -30,12 +31,16 @@ Scalar = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a load: a query, and what is known once it ran."""
+    """The rows of a load: a query, and what is known once it ran.
+
+    `as_given` is the select list that shows staged columns to `advance` as the source calls them.
+    """
 
     query: str
     rejects: Callable[[], Iterable[Reject]] = lambda: ()
     advance: Callable[[Scalar], Cursor | None] = lambda scalar: None
     explain: Callable[[Exception], Exception | None] = lambda error: None
+    as_given: Callable[[Sequence[str]], str] = lambda names: "*"
     inputs: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,9 +56,12 @@ class Staging:
         self.number = (before.number if before else 0) + 1
         self.stage = Stage(job.dataset, duck, self.number, job.load_id)
         self.began = time.monotonic()
+        self.at = datetime.now(UTC)
         self.checks: tuple[CheckResult, ...] = ()
         self.rows_in = 0
         self.quarantined = 0
+        self.deleted = 0
+        self.fit = conforming.Fit()
         self.reasons: tuple[tuple[str, str, int], ...] = ()
 
     def run(self, rows: Rows) -> Outcome:
@@ -74,16 +82,30 @@ class Staging:
         rejected = quarantine.count(self.duck)
         self.rows_in = self.stage.rows + rejected
         self._view()
-        cursor = rows.advance(self._scalar)
+        cursor = rows.advance(self._scalar(rows.as_given(self.stage.schema.names)))
         if self._nothing_new(cursor):
-            self.stage.discard()
-            return self._outcome(self.before, published=False, facts=rows.facts)
-        self._set_aside()
+            return self._given_up(rows)
+        self._set_aside(complete=not rejected)
         self.quarantined = quarantine.publish_rejected(self.duck, self.job, self.number)
         self.reasons = quarantine.reasons(self.duck)
         self._keep_budget(rejected)
-        after = publish(self.job.dataset, self.before, self.stage, self.how, self._record(cursor, rows.inputs))
+        if self._changes_nothing(cursor):
+            return self._given_up(rows)
+        after = publish(
+            self.job.dataset,
+            self.before,
+            self.stage,
+            Merge(self._version_keys) if isinstance(self.how, History) else self.how,
+            self._record(cursor, rows.inputs),
+            gone=deleting.GONE if self.deleted and isinstance(self.how, Merge) else None,
+            widened=self.fit.widened,
+        )
         return self._outcome(after, published=True, facts=rows.facts)
+
+    def _given_up(self, rows: Rows) -> Outcome:
+        """A load that brings nothing is no version of its own."""
+        self.stage.discard()
+        return self._outcome(self.before, published=False, facts=rows.facts)
 
     def _write(self, rows: Rows) -> None:
         try:
@@ -97,38 +119,125 @@ class Staging:
     def _view(self) -> None:
         self.duck.execute(f"CREATE OR REPLACE TEMP VIEW {STAGED} AS {self.stage.query(row_id=ROW_ID)}")
 
-    def _scalar(self, expression: str) -> Any:
-        found = self.duck.execute(f"SELECT {expression} FROM {STAGED}").fetchone()
-        return found[0] if found else None
+    def _scalar(self, shown: str) -> Scalar:
+        def scalar(expression: str) -> Any:
+            found = self.duck.execute(f"SELECT {expression} FROM (SELECT {shown} FROM {STAGED})").fetchone()
+            return found[0] if found else None
 
-    def _set_aside(self) -> None:
-        """Move failed rows to quarantine: rows that fit no column, have no key, or that a check refuses."""
+        return scalar
+
+    def _set_aside(self, *, complete: bool) -> None:
+        """Move failed rows to quarantine: rows that fit no column, have no key, or that a check refuses.
+
+        `complete` tells that every row that came could be read.
+        """
         staged = dict(zip(self.stage.schema.names, map(str, self.duck.sql(self.stage.query()).types), strict=True))
-        casts: list[conforming.Change] = []
-        if self.before and not isinstance(self.how, Replace):
-            casts = conforming.changes(staged, dict(own_columns(self.duck, self.before)))
         conforming.prepare(self.duck)
-        conforming.fail_lossy(self.duck, casts)
-        latest = self._keys(staged, casts)
-        if casts or latest or self._failed():
-            self._rewrite(conforming.select(staged, casts), latest)
+        if self._conforms():
+            contract = self.job.contract
+            self.fit = conforming.fitted(self.duck, staged, self._published_types(), contract, self.job.node)
+        latest = self._keys(staged)
+        flagged = self.job.deletes.condition(staged)
+        self._gather_deleted(flagged, latest, complete)
+        if self.fit.changes or latest or self.job.deletes.flag or self._failed():
+            self._rewrite(self.fit.select(staged), latest, f"NOT ({flagged})")
         self._check()
         if self._failed():
-            self._rewrite(columns(self.stage.schema.names), "")
+            self._rewrite(columns(self.stage.schema.names))
+        if isinstance(self.how, History):
+            self._make_versions()
 
-    def _keys(self, staged: dict[str, str], casts: list[conforming.Change]) -> str:
-        if not isinstance(self.how, Merge):
+    def _conforms(self) -> bool:
+        """Whether rows must fit the columns there are: a `replace` brings its own, unless the contract forbids."""
+        contract = self.job.contract
+        evolves = contract.columns is Change.EVOLVE and contract.types is Change.EVOLVE
+        return self.before is not None and not (isinstance(self.how, Replace) and evolves)
+
+    def _published_types(self) -> dict[str, str]:
+        assert self.before is not None
+        own = dict(own_columns(self.duck, self.before))
+        return {
+            name: kind for name, kind in own.items() if not self._keeps_versions or name not in (VALID_FROM, VALID_TO)
+        }
+
+    @property
+    def _keeps_versions(self) -> bool:
+        return isinstance(self.how, History)
+
+    @property
+    def _version_keys(self) -> tuple[str, ...]:
+        """What tells a version of a row apart."""
+        assert isinstance(self.how, History)
+        return (*self.how.keys, VALID_FROM)
+
+    def _keys(self, staged: dict[str, str]) -> str:
+        """Mark the rows without a key; gives the clause that keeps the last of the rows with one key."""
+        if not isinstance(self.how, Merge | History):
             return ""
-        spelling = {change.published: change.staged for change in casts}
-        keys = tuple(spelling.get(key, key) for key in self.how.keys)
+        keys = self._staged_keys()
         conforming.require_keys(keys, staged, self.job.node)
         conforming.fail_keyless(self.duck, keys)
         return conforming.last_of_each_key(keys) if conforming.has_doubles(self.duck, keys) else ""
 
+    def _staged_keys(self) -> tuple[str, ...]:
+        """The keys as the staged columns spell them."""
+        assert isinstance(self.how, Merge | History)
+        spelling = {one.published: one.staged for one in self.fit.retyped}
+        return tuple(spelling.get(key, key) for key in self.how.keys)
+
+    def _gather_deleted(self, flagged: str, latest: str, complete: bool) -> None:
+        if not isinstance(self.how, Merge | History):
+            return
+        keys = self.fit.select(self._staged_keys())
+        # A row that could not be read may be any row: then none counts as missing.
+        missing = self.job.deletes.missing and complete
+        self.deleted = deleting.gather(
+            self.duck,
+            f"SELECT {keys} FROM ({self._sound(latest)}) WHERE {flagged}",
+            f"SELECT {keys} FROM {STAGED}" if missing else None,
+            self._standing(),
+            self.how.keys,
+        )
+
+    def _standing(self) -> str | None:
+        """The rows of the dataset that stand as of now; of a history the current ones."""
+        if self.before is None:
+            return None
+        rows = self.before.query(self.duck)
+        return history.current(rows) if self._keeps_versions and VALID_TO in self.before.schema.names else rows
+
+    def _make_versions(self) -> None:
+        """Turn the staged rows, which tell how things are, into what changes in the history."""
+        assert isinstance(self.how, History)
+        names, staged = self.stage.schema.names, self.stage.query()
+        at = self.at
+        if self.before is None:
+            query = history.first_versions(staged, names, at)
+        else:
+            own = own_columns(self.duck, self.before)
+            gone = f"SELECT * FROM {deleting.GONE}"
+            known = [name for name, _ in own]
+            query = history.versions(staged, names, self.before.query(self.duck), known, self.how.keys, gone, at)
+        self.stage.write(query, ordered=False)
+        self._view()
+
+    def _changes_nothing(self, cursor: Cursor | None) -> bool:
+        """Whether a history stays as it is: a full read mostly finds nothing new."""
+        if self.before is None or not self._keeps_versions or self.stage.rows or self.quarantined:
+            return False
+        return cursor is None or self.before.last is None or cursor == self.before.last.cursor
+
     def _failed(self) -> bool:
         return self.duck.execute(f"SELECT 1 FROM {conforming.FAILED} LIMIT 1").fetchone() is not None
 
-    def _rewrite(self, selected: str, clause: str) -> None:
+    def _sound(self, latest: str = "") -> str:
+        """The staged rows that did not fail; with `latest` the last of each key."""
+        return (
+            f"SELECT staged.* FROM {STAGED} AS staged ANTI JOIN {conforming.FAILED} AS failed "
+            f"ON staged.{quoted(ROW_ID)} = failed.row_id {latest}"
+        )
+
+    def _rewrite(self, selected: str, latest: str = "", kept: str = "true") -> None:
         """Stage again without the failed rows, which go to quarantine."""
         payload = (
             f"SELECT {quoted(ROW_ID)} AS row_id, "
@@ -137,11 +246,8 @@ class Staging:
             f"AS VARCHAR) AS payload FROM {STAGED}"
         )
         self.duck.execute(f"INSERT INTO {quarantine.REJECTED} {conforming.failing_rows(payload)}")
-        self.stage.write(
-            f"SELECT {selected} FROM {STAGED} AS staged ANTI JOIN {conforming.FAILED} AS failed "
-            f"ON staged.{quoted(ROW_ID)} = failed.row_id {clause}",
-            ordered=isinstance(self.how, Merge),
-        )
+        rows = f"SELECT {selected} FROM ({self._sound(latest)}) WHERE {kept}"
+        self.stage.write(rows, ordered=isinstance(self.how, Merge))
         self._view()
         conforming.prepare(self.duck)
 
@@ -157,11 +263,16 @@ class Staging:
     def _whole(self) -> str:
         """Staged rows, and of the published ones those that stay."""
         staged = f"SELECT * FROM {STAGED}"
-        if self.before is None or isinstance(self.how, Replace):
+        standing = self._standing()
+        if standing is None or isinstance(self.how, Replace):
             return staged
-        kept = f"SELECT *, -1 - row_number() OVER () AS {quoted(ROW_ID)} FROM ({self.before.query(self.duck)}) AS old"
-        if isinstance(self.how, Merge):
+        own = f"EXCLUDE ({VALID_FROM}, {VALID_TO})" if self._keeps_versions else ""
+        kept = f"SELECT * {own}, -1 - row_number() OVER () AS {quoted(ROW_ID)} FROM ({standing}) AS old"
+        if isinstance(self.how, Merge | History):
             kept += f" ANTI JOIN {STAGED} AS new ON {same(self.how.keys, 'old', 'new')}"
+            kept += (
+                f" ANTI JOIN {deleting.GONE} AS gone ON {same(self.how.keys, 'old', 'gone')}" if self.deleted else ""
+            )
         return f"{staged} UNION ALL BY NAME {kept}"
 
     def _keep_budget(self, rejected: int) -> None:
@@ -189,15 +300,22 @@ class Staging:
             run_id=self.job.run_id,
             number=self.number,
             disposition=self.how.name,
-            keys=self.how.keys if isinstance(self.how, Merge) else (),
+            keys=self._record_keys(),
             folder=self.stage.folder,
-            at=datetime.now(UTC).isoformat(),
+            at=self.at.isoformat(),
             rows=self.stage.rows,
             rejected=self.quarantined,
             bytes=self.stage.bytes,
             cursor=cursor if cursor is not None or last is None else last.cursor,
             inputs=inputs,
+            deleted=self.deleted,
+            rewrote=bool(self.fit.widened),
         )
+
+    def _record_keys(self) -> tuple[str, ...]:
+        if isinstance(self.how, History):
+            return self._version_keys
+        return self.how.keys if isinstance(self.how, Merge) else ()
 
     def _outcome(self, snapshot: Snapshot | None, *, published: bool, facts: Mapping[str, Any]) -> Outcome:
         return Outcome(
@@ -214,6 +332,8 @@ class Staging:
             columns=own_columns(self.duck, snapshot) if snapshot else (),
             checks=self.checks,
             reasons=self.reasons,
+            deleted=self.deleted,
+            discarded=self.fit.discarded,
             target=self.job.dataset.store.url,
             facts=facts,
         )

@@ -26,6 +26,10 @@ def of_outcome(outcome: Outcome, pipeline: str) -> dict[str, Any]:
     }
     if outcome.total_rows is not None:
         facts["dagster/row_count"] = outcome.total_rows
+    if outcome.deleted:
+        facts["databrokkr/rows_deleted"] = outcome.deleted
+    if outcome.discarded:
+        facts["databrokkr/values_discarded"] = outcome.discarded
     if outcome.version is not None:
         facts["databrokkr/version"] = outcome.version
     if outcome.columns:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 
 from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.graph import stored_inputs
-from databrokkr_assets.core.spec import Pipeline, Zone
+from databrokkr_assets.core.spec import Pipeline, SourceSettings, Zone
+from databrokkr_assets.engine.deleting import Deletes
 from databrokkr_assets.engine.delivering import deliver
 from databrokkr_assets.engine.job import Job, Outcome
 from databrokkr_assets.engine.loading import load
 from databrokkr_assets.engine.progress import Listener, silent
+from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.engine.transforming import transform
 from databrokkr_assets.factory.project import Project
 from databrokkr_assets.lake.dataset import Dataset
@@ -63,7 +66,14 @@ class Worker:
     def _load(self, node: str) -> Outcome:
         settings = self.pipeline.sources[node]
         source = settings.open(self._project.connection(settings.connection), self._project.place)
-        return load(self._job(node, max_rejects=settings.max_rejects), source, settings.how)
+        job = replace(
+            self._job(node),
+            max_rejects=settings.max_rejects,
+            contract=settings.contract,
+            deletes=Deletes(settings.deleted_flag, settings.delete_missing),
+            shape=_shape(settings),
+        )
+        return load(job, source, settings.how)
 
     def _deliver(self, node: str) -> Outcome:
         settings = self.pipeline.sinks[node]
@@ -77,13 +87,17 @@ class Worker:
         )
         return deliver(job, sink, settings.how)
 
-    def _job(self, node: str, max_rejects: int | None = None) -> Job:
+    def _job(self, node: str) -> Job:
         return Job(
             node=f"{self.pipeline.name}/{node}",
             dataset=self.dataset(node),
             quarantine=self.quarantine(node),
             gate=gate(self.pipeline.checks_on(node)),
             run_id=self._run_id,
-            max_rejects=max_rejects,
             listener=LISTENER.get(),
         )
+
+
+def _shape(settings: SourceSettings) -> Shape:
+    key = settings.masking_key.get_secret_value() if settings.masking_key else ""
+    return Shape(settings.masked, key, settings.rename, settings.provenance)

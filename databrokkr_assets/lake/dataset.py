@@ -18,13 +18,19 @@ from databrokkr_assets.core.names import columns, literal, same
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.store import Store
 
+GONE_PREFIX = "gone-"
+"""How the files of a load are called that name the keys of deleted rows; the log does not refer to them."""
+
 COMMIT_KEY = "databrokkr"
 """The key of our record in a commit's metadata."""
 
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """What a load wrote down in the commit that published it."""
+    """What a load wrote down in the commit that published it.
+
+    `rewrote` tells that a wider column made it write the older rows again, which were no new rows by that.
+    """
 
     load_id: str
     run_id: str
@@ -38,6 +44,8 @@ class LoadRecord:
     bytes: int = 0
     cursor: Mapping[str, Any] | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
+    deleted: int = 0
+    rewrote: bool = False
 
     def to_commit(self) -> dict[str, str]:
         """The record as commit metadata."""
@@ -52,10 +60,15 @@ class LoadRecord:
 
 @dataclass(frozen=True)
 class Changes:
-    """The rows of a dataset that are new since a version. `whole` tells that they are all its rows."""
+    """The rows of a dataset that are new since a version. `whole` tells that they are all its rows.
+
+    `gone` is the query of the keys that were deleted since, by the columns `keys`; `None` when there are none.
+    """
 
     query: str
     whole: bool
+    gone: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,14 +136,29 @@ class Snapshot:
         if loads is None or any(load.disposition == "replace" for load in loads):
             return Changes(self.query(duck), whole=True)
         folders = tuple(f"/{load.folder}/part-" for load in loads)
-        fresh = [uri for uri in self._all_files(loads) if any(folder in uri for folder in folders)]
-        live = [uri for uri in fresh if uri in set(self.files)]
+        files = self._all_files(loads)
+        fresh = [uri for uri in files if any(folder in uri for folder in folders)]
         if all(load.disposition == "append" for load in loads):
+            # What a wider column made rewrite stands elsewhere now, and is still new.
+            rewritten = any(load.rewrote for load in loads)
+            live = fresh if rewritten else [uri for uri in fresh if uri in set(self.files)]
             return Changes(self._select(duck, live), whole=False)
         keys = {tuple(load.keys) for load in loads if load.keys}
         if len(keys) > 1:
             return Changes(self.query(duck), whole=True)
-        return Changes(self._changed_rows(duck, fresh, keys.pop()), whole=False)
+        by = keys.pop()
+        gone = [uri for uri in files if f"/{GONE_PREFIX}" in uri and any(load.folder in uri for load in loads)]
+        return Changes(self._changed_rows(duck, fresh, by), False, self._gone_keys(duck, gone, by), by)
+
+    def _gone_keys(self, duck: DuckDBPyConnection, files: list[str], keys: tuple[str, ...]) -> str | None:
+        """The keys in `files` that are not there any more: some may have come again."""
+        if not files:
+            return None
+        gone = f"SELECT {columns(keys)} FROM ({self._select(duck, files)})"
+        return (
+            f"SELECT DISTINCT gone.* FROM ({gone}) AS gone "
+            f"ANTI JOIN ({self.query(duck)}) AS now ON {same(keys, 'gone', 'now')}"
+        )
 
     def _changed_rows(self, duck: DuckDBPyConnection, fresh: list[str], keys: tuple[str, ...]) -> str:
         changed = f"SELECT DISTINCT {columns(keys)} FROM ({self._select(duck, fresh)})"

@@ -23,7 +23,7 @@ from databrokkr_assets.core.disposition import Disposition, Merge, Replace
 from databrokkr_assets.core.errors import Unavailable
 from databrokkr_assets.core.names import columns, literal, quoted, same
 from databrokkr_assets.lake import types
-from databrokkr_assets.lake.dataset import Dataset, LoadRecord, Snapshot
+from databrokkr_assets.lake.dataset import GONE_PREFIX, Dataset, LoadRecord, Snapshot
 from databrokkr_assets.lake.store import Store
 
 STAGING = "_databrokkr_staging"
@@ -86,6 +86,13 @@ class Stage:
         """Write rows of older files, already as stored, that a merge rewrites."""
         return self._copy(query, "kept", ordered=False)
 
+    def note_gone(self, table: str) -> None:
+        """Keep the keys of deleted rows beside the load's files, for the sinks that have to delete them too."""
+        rows = self.duck.sql(f"SELECT * FROM {table}")
+        stored = types.stored(rows.columns, rows.types)
+        to = literal(self.store.child(f"{GONE_PREFIX}1.parquet").url)
+        self.duck.execute(f"COPY (SELECT {stored} FROM {table}) TO {to} (FORMAT parquet)")
+
     def query(self, *, row_id: str | None = None, as_stored: bool = False) -> str:
         """The staged rows as SQL; `row_id` names an added column that numbers them, in the order of the query."""
         listed = ", ".join(literal(self.dataset.store.child(file.path).url) for file in self.files)
@@ -130,7 +137,7 @@ class Stage:
 
     def _staged(self, path: str, rows: int, size: int, stats: Mapping[str, Mapping[str, str]]) -> StagedFile:
         name = path.rsplit("/", 1)[-1]
-        return StagedFile(f"{self.folder}/{name}", rows, size, _delta_stats(self.schema, rows, stats))
+        return StagedFile(f"{self.folder}/{name}", rows, size, delta_stats(self.schema, rows, stats))
 
 
 def publish(
@@ -141,10 +148,14 @@ def publish(
     record: LoadRecord,
     *,
     replacing: str | None = None,
+    gone: str | None = None,
+    widened: Mapping[str, str] | None = None,
 ) -> Snapshot:
     """Make the staged rows part of the dataset, in one commit, and give the version that has them.
 
-    Files whose folder begins with `replacing` go in the same commit: what an earlier attempt at this load left.
+    Files whose folder begins with `replacing` go in the same commit: what an earlier attempt at this load left. `gone`
+    names a table of the keys whose rows a merge removes. `widened` gives columns of the dataset a wider type; the older
+    rows are written again for it.
 
     Raises Unavailable when somebody else has published since `before`; then nothing has changed.
     """
@@ -166,7 +177,8 @@ def publish(
                 commit_properties=properties,
             )
         else:
-            _commit(before, stage, how, adds, properties, replacing)
+            change = _Change(before, stage, how, gone)
+            change.commit(adds, properties, replacing, widened or {})
     except DeltaError as error:
         return _after_failure(dataset, before, stage, error)
     stage.settle()
@@ -190,25 +202,79 @@ def _after_failure(dataset: Dataset, before: Snapshot | None, stage: Stage, erro
     ) from error
 
 
-def _commit(
-    before: Snapshot,
-    stage: Stage,
-    how: Disposition,
-    adds: list[AddAction],
-    properties: CommitProperties,
-    replacing: str | None,
-) -> None:
-    if isinstance(how, Replace):
-        schema = DeltaSchema.from_arrow(stage.schema)
-        before.table.create_write_transaction([*adds], "overwrite", schema, commit_properties=properties)
-        return
-    actions: list[AddAction | RemoveAction] = [*adds]
-    if isinstance(how, Merge):
-        actions += _rewritten(before, stage, how.keys)
-    if replacing:
-        actions += [_remove(path, size) for path, size in before.sizes() if path.startswith(replacing)]
-    table = _with_new_columns(before, stage)
-    table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+@dataclass(frozen=True)
+class _Change:
+    """What a load does to the version that it began with."""
+
+    before: Snapshot
+    stage: Stage
+    how: Disposition
+    gone: str | None
+
+    def commit(
+        self, adds: list[AddAction], properties: CommitProperties, replacing: str | None, widened: Mapping[str, str]
+    ) -> None:
+        table = self.before.table
+        if self.gone:
+            self.stage.note_gone(self.gone)
+        if isinstance(self.how, Replace):
+            schema = DeltaSchema.from_arrow(self.stage.schema)
+            table.create_write_transaction([*adds], "overwrite", schema, commit_properties=properties)
+            return
+        if widened:
+            kept, wide = self._all_rewritten(widened)
+            schema = DeltaSchema.from_arrow(wide)
+            table.create_write_transaction([*adds, *kept], "overwrite", schema, commit_properties=properties)
+            return
+        actions: list[AddAction | RemoveAction] = [*adds]
+        if isinstance(self.how, Merge):
+            actions += self._rewritten(self.how.keys)
+        if replacing:
+            actions += [_remove(path, size) for path, size in self.before.sizes() if path.startswith(replacing)]
+        table = _with_new_columns(self.before, self.stage)
+        table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+
+    def _rewritten(self, keys: tuple[str, ...]) -> Iterator[AddAction | RemoveAction]:
+        """The old files that hold a key of this load go; their other rows come again in files of this load."""
+        sizes = dict(self.before.sizes())
+        for uri, path in self._touched(keys):
+            kept = self.stage.keep(f"SELECT old.* FROM read_parquet({literal(uri)}) AS old {self._others(keys)}")
+            yield from (_add(file) for file in kept if file.rows)
+            yield _remove(path, sizes[path])
+
+    def _touched(self, keys: tuple[str, ...]) -> list[tuple[str, str]]:
+        if not self.before.files or not (self.stage.rows or self.gone):
+            return []
+        listed = ", ".join(literal(uri) for uri in self.before.files)
+        old = f"SELECT {columns(keys)}, filename FROM read_parquet([{listed}], filename=true)"
+        found = self.stage.duck.execute(
+            f"SELECT DISTINCT old.filename FROM ({old}) AS old "
+            f"SEMI JOIN ({self._keys(keys)}) AS new ON {same(keys, 'old', 'new')}"
+        ).fetchall()
+        root = self.before.dataset.store.url + "/"
+        return [(uri, uri.removeprefix(root)) for (uri,) in found]
+
+    def _keys(self, keys: tuple[str, ...], *, as_stored: bool = True) -> str:
+        """The keys whose older rows do not stay."""
+        staged = f"SELECT {columns(keys)} FROM ({self.stage.query(as_stored=as_stored)})"
+        return f"{staged} UNION ALL SELECT {columns(keys)} FROM {self.gone}" if self.gone else staged
+
+    def _others(self, keys: tuple[str, ...], *, as_stored: bool = True) -> str:
+        """The join that leaves, of the rows called `old`, those that stay."""
+        return f"ANTI JOIN ({self._keys(keys, as_stored=as_stored)}) AS new ON {same(keys, 'old', 'new')}"
+
+    def _all_rewritten(self, widened: Mapping[str, str]) -> tuple[list[AddAction], pa.Schema]:
+        """The older rows that stay, with wider columns, and the schema of all rows."""
+        duck, stage = self.stage.duck, self.stage
+        wider = [f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in widened.items()]
+        old = f"SELECT * REPLACE ({', '.join(wider)}) FROM ({self.before.query(duck)})"
+        shape = duck.sql(f"SELECT * FROM ({old}) UNION ALL BY NAME SELECT * FROM ({stage.query()}) LIMIT 0")
+        stays = self._others(self.how.keys, as_stored=False) if isinstance(self.how, Merge) else ""
+        rows = duck.sql(f"SELECT old.* FROM ({old}) AS old {stays}")
+        stored = types.stored(rows.columns, rows.types)
+        kept = stage.keep(f"SELECT {stored} FROM (SELECT old.* FROM ({old}) AS old {stays})")
+        schema = types.stored_schema(duck, shape.columns, shape.types)
+        return [_add(file) for file in kept if file.rows], schema
 
 
 def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
@@ -218,35 +284,6 @@ def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
     if fresh:
         before.table.alter.add_columns(list(DeltaSchema.from_arrow(pa.schema(fresh)).fields))
     return before.table
-
-
-def _rewritten(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> Iterator[AddAction | RemoveAction]:
-    """The old files that hold a merged key go; their other rows come again in files of this load."""
-    sizes = dict(before.sizes())
-    for uri, path in _touched(before, stage, keys):
-        kept = stage.keep(_survivors(before, stage, keys, uri))
-        yield from (_add(file) for file in kept if file.rows)
-        yield _remove(path, sizes[path])
-
-
-def _touched(before: Snapshot, stage: Stage, keys: tuple[str, ...]) -> list[tuple[str, str]]:
-    if not before.files or not stage.rows:
-        return []
-    listed = ", ".join(literal(uri) for uri in before.files)
-    old = f"SELECT {columns(keys)}, filename FROM read_parquet([{listed}], filename=true)"
-    found = stage.duck.execute(
-        f"SELECT DISTINCT old.filename FROM ({old}) AS old "
-        f"SEMI JOIN ({stage.query(as_stored=True)}) AS new ON {same(keys, 'old', 'new')}"
-    ).fetchall()
-    root = before.dataset.store.url + "/"
-    return [(uri, uri.removeprefix(root)) for (uri,) in found]
-
-
-def _survivors(before: Snapshot, stage: Stage, keys: tuple[str, ...], uri: str) -> str:
-    return (
-        f"SELECT old.* FROM read_parquet({literal(uri)}) AS old "
-        f"ANTI JOIN ({stage.query(as_stored=True)}) AS new ON {same(keys, 'old', 'new')}"
-    )
 
 
 def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:
@@ -274,7 +311,7 @@ def _add(file: StagedFile) -> AddAction:
     return AddAction(file.path, file.bytes, {}, int(time.time() * 1000), True, file.stats)
 
 
-def _delta_stats(schema: pa.Schema, rows: int, stats: Mapping[str, Mapping[str, str]]) -> str:
+def delta_stats(schema: pa.Schema, rows: int, stats: Mapping[str, Mapping[str, str]]) -> str:
     """The statistics of a file as Delta writes them; only those that are surely right."""
     found: dict[str, Any] = {"numRecords": rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
     for field in schema:

@@ -65,8 +65,11 @@ class Store:
                 found["AWS_ALLOW_HTTP"] = "true"
         return found
 
-    def duck_secret(self) -> str | None:
-        """The statement that lets DuckDB in; `None` for a local folder."""
+    def duck_secret(self, name: str = "databrokkr_lake") -> str | None:
+        """The statement that lets DuckDB in; `None` for a local folder.
+
+        Another `name` is for another store than the lake: then the secret is for that store's prefix only.
+        """
         if not self.is_s3:
             return None
         access = self.access()
@@ -82,7 +85,9 @@ class Store:
         given = [f"{name} {literal(value)}" for name, value in parts.items() if value]
         if endpoint.scheme == "http":
             given.append("USE_SSL false")
-        return f"CREATE OR REPLACE SECRET databrokkr_lake (TYPE s3, {', '.join(given)})"
+        if name != "databrokkr_lake":
+            given.append(f"SCOPE {literal(self.url)}")
+        return f"CREATE OR REPLACE SECRET {name} (TYPE s3, {', '.join(given)})"
 
     def make(self) -> None:
         """Make sure that the folder is there. Raises AccessError."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -191,13 +191,17 @@ class DuckDBSource(Source, ReadsAsRelation):
             return RelationRead(query)
         value = incremental.resumes_at(after)
         if value is not None:
-            query += f" WHERE {quoted(incremental.column)} >= CAST({literal(value)} AS {incremental.type})"
-        return RelationRead(incremental.fresh(query, after), incremental.advance(after))
+            at = quoted(incremental.column)
+            query += f" WHERE {at} >= CAST({literal(value)} AS {incremental.type})"
+            query += f" OR {at} IS NULL" if incremental.nulls else ""
+        fresh = partial(incremental.fresh, after=after)
+        return RelationRead(query, advance=incremental.advance(after), fresh=fresh)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows as batches."""
         with open_duck() as duck:
-            yield from batches(duck, self.relation(duck, stream, after).query, self._incremental, after)
+            found = self.relation(duck, stream, after)
+            yield from batches(duck, found.fresh(found.query), self._incremental, after)
 
     @property
     def _told(self) -> str:
@@ -212,11 +216,7 @@ class DuckDBSource(Source, ReadsAsRelation):
     @cached_property
     def _incremental(self) -> Incremental | None:
         found, keys = self._described
-        cursor, how = self._settings.cursor, self._settings.how
-        if cursor is None:
-            return None
-        sort = isinstance(how, Merge) and set(how.keys) != set(keys)
-        return Incremental(cursor, found[cursor], tuple(found), isinstance(how, Merge), sort)
+        return self._settings.incremental(found.get(self._settings.cursor or "", ""), tuple(found), keys)
 
     @cached_property
     def _described(self) -> tuple[dict[str, str], tuple[str, ...]]:

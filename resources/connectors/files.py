@@ -1,10 +1,9 @@
-"""Files on a disk: CSV, JSON lines and Parquet, read once each, and written so that nobody sees half a file."""
+"""Files on a disk, of any format: read once each, and written so that nobody sees half a file."""
 
 from __future__ import annotations
 
-import codecs
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -25,7 +24,6 @@ from databrokkr_assets.core.ports import (
     Source,
     Stream,
 )
-from databrokkr_assets.core.settings import Names, SqlType
 from databrokkr_assets.core.spec import (
     Arrivals,
     ConnectionSettings,
@@ -37,14 +35,14 @@ from databrokkr_assets.core.spec import (
 )
 from resources.base import Connector
 from resources.support import found_files
+from resources.support.file_formats import FORMATS, FormatName, Reading, format_of, packing_of, writable
+from resources.support.file_settings import FileSettings
 from resources.support.found_files import FoundFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-Format = Literal["csv", "jsonl", "parquet"]
-Packing = Literal["gzip", "zstd"]
 _ROWS_AT_ONCE = 10_000
 T = TypeVar("T")
 
@@ -55,7 +53,7 @@ def _no_url(path: str) -> str:
     return path
 
 
-class FilesSource(SourceSettings, WatchesFiles):
+class FilesSource(FileSettings, SourceSettings, WatchesFiles):
     """Reads files: each once, and again when it has changed.
 
     With `append`, the default, the rows of a changed file come again; where files are rewritten, use `merge`.
@@ -63,53 +61,12 @@ class FilesSource(SourceSettings, WatchesFiles):
 
     type: Literal["files"]
     """The connector."""
-    path: str
-    """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it."""
-    format: Format | None = None
-    """`csv`, `jsonl` (one JSON object a line) or `parquet`; without it the file's extension tells."""
-    compression: Packing | None = None
-    """`gzip` or `zstd`; without it the extension tells: `.gz`, `.zst`."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    """CSV: the character between two fields; without it, it is found out from the first lines."""
-    quote: str = Field(default='"', max_length=1)
-    """CSV: the character around a field that holds delimiters or line ends; empty for none."""
-    header: bool = True
-    """CSV: whether the first line names the columns. Without a header, `columns` does, in their order."""
-    encoding: str = "utf-8"
-    """CSV and JSON: the encoding of the text, by its Python name, e.g. `cp1252`, `utf-16`."""
-    null_values: Names = ()
-    """CSV: texts that stand for NULL when they are not in quotes; an empty field does so always. `""` makes quoted
-    fields NULL too."""
-    columns: Mapping[str, SqlType] = Field(default_factory=dict)
-    """CSV and JSON: types of columns; the other columns get the narrowest type that changes no value."""
     seen_by: Literal["mtime", "hash"] = "mtime"
     """How a file is known again: by its size and time, or by its size and SHA-256 (every file is then read to tell)."""
     settle: float = Field(default=2.0, ge=0)
     """Seconds that a file must have been left alone before the sensor takes it as arrived."""
 
     _local = field_validator("path")(_no_url)
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, encoding: str) -> str:
-        try:
-            codecs.lookup(encoding)
-        except LookupError:
-            raise ValueError(f'there is no encoding "{encoding}"; use e.g. utf-8, cp1252, latin-1 or utf-16') from None
-        return encoding
-
-    @field_validator("columns")
-    @classmethod
-    def _known_types(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
-        import duckdb
-
-        known = {}
-        for name, kind in columns.items():
-            try:
-                known[name] = str(duckdb.sqltype(kind))
-            except duckdb.Error as error:
-                raise ValueError(f'the column "{name}": {str(error).splitlines()[0]}') from None
-        return known
 
     def default_disposition(self) -> Disposition:
         """Append: only files that were not seen before are read."""
@@ -159,16 +116,9 @@ class FilesReader(Source, ReadsAsRelation):
         Raises AccessError when no file matches, DataError for a file that is not of its format, SpecError for files of
         several formats. `advance` and `rejects` raise Unavailable when a file changed meanwhile.
         """
-        from resources.support.work_folder import WorkFolder
-
         marks = self._new(after)
         files = [file for file in marks if not _is_blank(self._settings, file)]
-        read = None
-        if files:
-            work = WorkFolder(duck)
-            self._keep.append(work)  # the query needs its files; they go with this reader
-            with _explaining(lambda error: _explained(error, files)):
-                read = self._read_as(_one_format(self._settings, files), duck, files, work, first=after is None)
+        read = self._read(duck, files, first=after is None) if files else None
         if read is None:
             return _nothing_new(after, list(marks))
         seen = found_files.advanced({file.key: marks[file] for file in files}, after)
@@ -177,7 +127,6 @@ class FilesReader(Source, ReadsAsRelation):
             read,
             advance=lambda scalar: self._unchanged(files, cursor),
             rejects=lambda: self._unchanged(files, read.rejects()),
-            explain=lambda error: _explained(error, files),
         )
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
@@ -209,33 +158,25 @@ class FilesReader(Source, ReadsAsRelation):
             if not found_files.is_seen(file, seen.get(file.key))
         }
 
-    def _read_as(
-        self, form: str, duck: DuckDBPyConnection, files: list[FoundFile], work: Any, *, first: bool
-    ) -> RelationRead | None:
-        settings = self._settings
-        if form == "parquet":
-            from resources.support.parquet_files import parquet_relation
+    def _read(self, duck: DuckDBPyConnection, files: list[FoundFile], *, first: bool) -> RelationRead | None:
+        """The rows of the files, archives taken apart; `None` when there are neither rows nor columns."""
+        from resources.support.archives import taken_apart
+        from resources.support.child import Child
+        from resources.support.work_folder import WorkFolder
 
-            if settings.columns:
-                raise SpecError("Parquet files bring their own types", mend="remove `columns`")
-            return parquet_relation(duck, files, settings.compression, work)
-        if form == "jsonl":
-            from resources.support.json_files import JsonLoad, JsonOptions
-
-            json_options = JsonOptions(settings.encoding, settings.compression, settings.columns)
-            return JsonLoad(duck, json_options, work).relation(files)
-        from resources.support.csv_files import CsvLoad, CsvOptions
-
-        options = CsvOptions(
-            delimiter=settings.delimiter,
-            quote=settings.quote,
-            header=settings.header,
-            encoding=settings.encoding,
-            null_values=settings.null_values,
-            packing=settings.compression,
-            columns=settings.columns,
-        )
-        return CsvLoad(duck, options, work).relation(files, first=first)
+        work = WorkFolder(duck, self._settings.limits)
+        self._keep.append(work)  # the query needs its files; they go with this reader
+        parts = files
+        with _explaining(lambda error: _explained(error, files, parts)), Child(work.path, work.limits) as child:
+            parts = [
+                part for part in taken_apart(files, self._settings, work, child) if not _is_blank(self._settings, part)
+            ]
+            if not parts:
+                return None
+            form = _one_format(self._settings, parts)
+            self._settings.refuse_foreign_keys(form)
+            read = FORMATS[form].reader()(Reading(duck, parts, self._settings, work, child, first=first))
+        return read and replace(read, explain=lambda error: _explained(error, files, parts))
 
     def _unchanged(self, files: list[FoundFile], result: T) -> T:
         """`result`, unless a file changed since it was found. Raises Unavailable then: nothing is published."""
@@ -256,15 +197,15 @@ def _explaining(explain: Callable[[Exception], Exception | None]) -> Iterator[No
         raise ours from error
 
 
-def _explained(error: Exception, files: list[FoundFile]) -> DatabrokkrError | None:
-    """What went wrong while the files were being read; `None` where it is not the files."""
+def _explained(error: Exception, files: list[FoundFile], parts: list[FoundFile]) -> DatabrokkrError | None:
+    """What went wrong while the files, or their parts, were being read; `None` where it is not the files."""
     import duckdb
 
     if not isinstance(error, FileNotFoundError | duckdb.Error):
         return None
     if changed := found_files.written_since(files):
         return found_files.vanished(changed)
-    named = [file.key for file in files if str(file.path) in str(error)]
+    named = [part.key for part in parts if str(part.path) in str(error)]
     if not (named or isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException)):
         return None
     where = named[0] if named else f"one of {len(files)} files, {files[0].key} …"
@@ -300,7 +241,7 @@ def _with_rejects(schema: pa.Schema, relation: RelationRead) -> Iterator[Batch]:
     yield Batch(no_rows, relation.advance(lambda scalar: None))
 
 
-def _one_format(settings: FilesSource, files: list[FoundFile]) -> str:
+def _one_format(settings: FilesSource, files: list[FoundFile]) -> FormatName:
     """The format of all files. Raises SpecError when they have several, or none that is known."""
     if settings.format:
         return settings.format
@@ -308,17 +249,18 @@ def _one_format(settings: FilesSource, files: list[FoundFile]) -> str:
     if None in formats:
         raise SpecError(
             f"the extension of {formats[None]} tells no format",
-            mend="say `format: csv`, `jsonl` or `parquet`, or narrow `path`",
+            mend="say `format: csv` or what it is, or narrow `path`",
         )
     if len(formats) > 1:
         examples = " and ".join(f"{key} is {form}" for form, key in sorted(formats.items(), key=str))
         raise SpecError(f"the files have several formats: {examples}", mend="read them with one source each")
-    return str(next(iter(formats)))
+    return next(form for form in formats if form)
 
 
 def _is_blank(settings: FilesSource, file: FoundFile) -> bool:
     """Whether there is nothing in the file yet: no bytes is no table, but it is no Parquet file either."""
-    return file.size == 0 and (settings.format or file.format) != "parquet"
+    form = settings.format or file.format
+    return file.size == 0 and (form is None or FORMATS[form].is_text)
 
 
 def _origin(path: str) -> Origin:
@@ -332,9 +274,9 @@ class FilesSink(SinkSettings):
     """The connector."""
     path: str
     """The file to replace, e.g. `out/report.parquet`, or the folder to append to, e.g. `out/changes`."""
-    format: Format | None = None
-    """`csv`, `jsonl` or `parquet`; without it the file's extension tells. A folder needs it."""
-    compression: Packing | None = None
+    format: FormatName | None = None
+    """Without it the file's extension tells; a folder needs it. `xml`, `fixed_width` and `text` can only be read."""
+    compression: Literal["gzip", "zstd"] | None = None
     """`gzip` or `zstd`; without it the extension tells. Parquet is compressed with zstd unless told otherwise."""
 
     _local = field_validator("path")(_no_url)
@@ -343,9 +285,12 @@ class FilesSink(SinkSettings):
     def _whole(self) -> FilesSink:
         if self.disposition == "merge":
             raise ValueError("files cannot be merged into; use `append` or `replace`")
-        named = found_files.format_of(Path(self.path))
-        if not (self.format or named):
+        named = format_of(Path(self.path))
+        form = self.format or named
+        if not form:
             raise ValueError(f'the extension of "{self.path}" tells no format; add e.g. `format: parquet`')
+        if not FORMATS[form].writes:
+            raise ValueError(f"{FORMATS[form].title} can only be read; write one of {', '.join(writable())}")
         if self.disposition == "append" and named:
             raise ValueError(f'append writes one file a load; give a folder as `path` in place of "{self.path}"')
         if self.disposition != "append" and not Path(self.path).suffix:
@@ -357,8 +302,8 @@ class FilesSink(SinkSettings):
         from resources.support.file_writer import FilesWriter
 
         path = Path(place.resolve(self.path))
-        form = self.format or found_files.format_of(path) or "parquet"
-        packing = self.compression or found_files.PACKINGS.get(path.suffix.lower())
+        form = self.format or format_of(path) or "parquet"
+        packing = self.compression or packing_of(path)
         return FilesWriter(path, form, packing, appends=isinstance(self.how, Append))
 
     def origin(self, connection: ConnectionSettings | None) -> Origin:
@@ -368,7 +313,7 @@ class FilesSink(SinkSettings):
 
 connector = Connector(
     name="files",
-    summary="CSV, JSON lines and Parquet files on a disk: each file read once, written whole or not at all.",
+    summary="Files of any format on a disk: each file read once, written whole or not at all.",
     kind="file",
     source=FilesSource,
     sink=FilesSink,

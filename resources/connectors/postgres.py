@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -195,10 +195,11 @@ class PostgresSource(Source, ReadsAsRelation):
             alias = self._server.attach(duck, read_only=True)
         except SpecError:
             return None
-        query = self._local(f"postgres_query({literal(alias)}, {literal(remote)})", after)
+        query = self._local(f"postgres_query({literal(alias)}, {literal(remote)})")
         if self._incremental is None:
             return RelationRead(query, explain=self._explained)
-        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained)
+        fresh = partial(self._incremental.fresh, after=after)
+        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained, fresh=fresh)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows through ADBC. Infinite dates and timestamps, which Arrow cannot hold, are DataErrors here."""
@@ -206,7 +207,9 @@ class PostgresSource(Source, ReadsAsRelation):
         with open_duck() as duck, self._adbc() as cursor:
             cursor.execute(remote)
             duck.register("databrokkr_adbc", cursor.fetch_record_batch())
-            yield from batches(duck, self._local("databrokkr_adbc", after), self._incremental, after)
+            query = self._local("databrokkr_adbc")
+            fresh = self._incremental.fresh(query, after) if self._incremental else query
+            yield from batches(duck, fresh, self._incremental, after)
 
     @property
     def _told(self) -> str:
@@ -226,17 +229,16 @@ class PostgresSource(Source, ReadsAsRelation):
         if value is None:
             return f"SELECT {asked} FROM {self._from}"
         cursor = next(column for column in found if column.name == self._settings.cursor)
-        return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}"
+        nulls = f" OR {quoted(cursor.name)} IS NULL" if self._incremental and self._incremental.nulls else ""
+        return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}{nulls}"
 
-    def _local(self, feed: str, after: Cursor | None) -> str:
+    def _local(self, feed: str) -> str:
         """What DuckDB makes of what comes."""
-        query = f"SELECT {', '.join(column.local() for column in self._described[0])} FROM {feed}"
-        return self._incremental.fresh(query, after) if self._incremental else query
+        return f"SELECT {', '.join(column.local() for column in self._described[0])} FROM {feed}"
 
     @cached_property
     def _incremental(self) -> Incremental | None:
         found, keys = self._described
-        how = self._settings.how
         for column in found:
             if column.name == self._settings.cursor:
                 if not column.resumable:
@@ -244,10 +246,7 @@ class PostgresSource(Source, ReadsAsRelation):
                         f'"{column.name}" cannot be a cursor: it arrives as text, which has another order',
                         "choose another column, or cast it in a `query`, e.g. to numeric(38,0) or timestamptz",
                     )
-                names = tuple(one.name for one in found)
-                merging = isinstance(how, Merge)
-                sort = isinstance(how, Merge) and set(how.keys) != set(keys)
-                return Incremental(column.name, column.own, names, merging, sort)
+                return self._settings.incremental(column.own, tuple(one.name for one in found), keys)
         return None
 
     @cached_property

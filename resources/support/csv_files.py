@@ -40,7 +40,7 @@ def read(reading: Reading) -> RelationRead | None:
         header=given.header,
         encoding=given.encoding,
         null_values=given.null_values,
-        packing=given.compression,
+        packing=reading.packing,
         columns=given.columns,
     )
     return CsvLoad(reading.duck, options, reading.work).relation(reading.files, first=reading.first)

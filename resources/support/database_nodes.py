@@ -24,6 +24,7 @@ from databrokkr_assets.core.spec import (
     SinkSettings,
     SourceSettings,
 )
+from resources.support.cursor import Incremental
 from resources.support.tables import TableName, table_name, tables_of
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -127,6 +128,19 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
     def meets_again(self) -> bool:
         """Whether a row that is read twice does no harm, because rows meet by key."""
         return isinstance(self.how, Merge | History)
+
+    def incremental(self, kind: str, columns: tuple[str, ...], primary: Sequence[str]) -> Incremental | None:
+        """How `columns` are read by the cursor, which arrives in the DuckDB type `kind`; `None` without a cursor.
+
+        Rows that meet by the `primary` key need no order, because each key comes once. Raises SpecError for a type that
+        cannot be a cursor, or that the lookback does not fit.
+        """
+        if self.cursor is None:
+            return None
+        how = self.how
+        ordered = isinstance(how, Merge | History) and set(how.keys) != set(primary)
+        nulls = self.cursor_nulls == "always"
+        return Incremental(self.cursor, kind, columns, self.meets_again, ordered, self.lookback, nulls)
 
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
         """The tables that are read; for a query those that it names."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from databrokkr_assets.core.ports import RelationRead
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from resources.support.found_files import FoundFile
     from resources.support.work_folder import WorkFolder
 
-FormatName = Literal[
-    "csv", "jsonl", "json", "parquet", "avro", "orc", "arrow", "excel", "xml", "fixed_width", "text"
-]
+FormatName = Literal["csv", "jsonl", "json", "parquet", "avro", "orc", "arrow", "excel", "xml", "fixed_width", "text"]
 """The formats, as `format:` says them."""
 
 Packing = Literal["gzip", "zstd", "bz2", "zip", "tar"]
@@ -50,6 +48,16 @@ class Reading:
     work: WorkFolder
     child: Child
     first: bool
+
+    @property
+    def packing(self) -> Packing | None:
+        """The compression that the author names for these files; that of an archive is done with."""
+        named = self.settings.compression
+        return None if named in ARCHIVES else named
+
+    def plain(self, file: FoundFile) -> Path:
+        """The file unpacked; see `WorkFolder.plain`."""
+        return self.work.plain(file, self.packing)
 
 
 @dataclass(frozen=True)
@@ -92,27 +100,26 @@ class Format:
 
     def reader(self) -> Reads:
         """The function that reads it."""
-        return _loaded(self.reads)
+        reads: Reads = _loaded(self.reads)
+        return reads
 
     def writer(self) -> Writes:
         """The function that writes it, for a format that has one."""
         assert self.writes, f"{self.title} is read only"
-        return _loaded(self.writes)
+        writes: Writes = _loaded(self.writes)
+        return writes
 
 
 FORMATS: dict[FormatName, Format] = {
     "csv": Format("CSV", (".csv", ".tsv"), "csv_files:read", "file_output:write_csv", is_text=True),
     "jsonl": Format("JSON lines", (".jsonl", ".ndjson"), "json_files:read", "file_output:write_jsonl", is_text=True),
-    "parquet": Format(
-        "Parquet", (".parquet",), "parquet_files:read", "file_output:write_parquet", packs_itself=True
-    ),
+    "parquet": Format("Parquet", (".parquet",), "parquet_files:read", "file_output:write_parquet", packs_itself=True),
 }
 
 
-def _loaded(name: str) -> Callable[..., object]:
+def _loaded(name: str) -> Any:
     module, _, function = name.partition(":")
-    loaded: Callable[..., object] = getattr(import_module(f"resources.support.{module}"), function)
-    return loaded
+    return getattr(import_module(f"resources.support.{module}"), function)
 
 
 def format_of(path: Path) -> FormatName | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from databrokkr_assets.core.errors import AccessError, Unavailable
 from databrokkr_assets.core.ports import Load, LoadMark, Receipt, Target, WritesRelation
 from databrokkr_assets.engine.duckdb import open_duck
+from resources.support.file_formats import FormatName
 from resources.support.file_ledger import FileLedger, publish
 from resources.support.file_output import copy_to
 
@@ -31,7 +32,7 @@ class Destination:
     """The file that a load writes: one that each load replaces, or a new one, which is not kept without rows."""
 
     path: Path
-    format: str
+    format: FormatName
     packing: str | None
     replaced: bool
 

@@ -10,6 +10,7 @@ import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
 from databrokkr_assets.core.names import literal, quoted
+from resources.support.file_formats import FORMATS, FormatName, Writing
 
 _WIDE = {"hugeint": "DECIMAL(38,0)", "uhugeint": "DECIMAL(38,0)"}
 _PARQUET = {**_WIDE, "interval": "VARCHAR", "time with time zone": "VARCHAR", "bit": "VARCHAR"}
@@ -19,25 +20,42 @@ _JSON = {**_WIDE, "decimal": "DECIMAL", "json": "VARCHAR"}
 _NESTED = {"list", "struct", "map", "array", "union"}
 
 
-def copy_to(duck: duckdb.DuckDBPyConnection, query: str, path: Path, form: str, packing: str | None) -> int:
-    """Write the rows of `query` into one file at `path` and give their number. Raises duckdb.Error."""
-    relation = duck.sql(query)
+def copy_to(duck: duckdb.DuckDBPyConnection, query: str, path: Path, form: FormatName, packing: str | None) -> int:
+    """Write the rows of `query` into one file at `path` and give their number.
+
+    Raises duckdb.Error, and DataError for a value that the format cannot hold.
+    """
+    return FORMATS[form].writer()(Writing(duck, query, path, packing))
+
+
+def write_parquet(writing: Writing) -> int:
+    """Write a Parquet file, compressed with zstd unless told otherwise."""
+    return _copied(writing, "parquet", f"FORMAT parquet, COMPRESSION {writing.packing or 'zstd'}")
+
+
+def write_csv(writing: Writing) -> int:
+    """Write a CSV file with a header; NULL is an empty field, the empty text a quoted one."""
+    return _copied(writing, "csv", f"FORMAT csv, HEADER, NULLSTR '', COMPRESSION {writing.packing or 'none'}")
+
+
+def write_jsonl(writing: Writing) -> int:
+    """Write one JSON object a line."""
+    return _copied(writing, "json", f"FORMAT json, COMPRESSION {writing.packing or 'none'}")
+
+
+def write_json(writing: Writing) -> int:
+    """Write one JSON array of objects."""
+    return _copied(writing, "json", f"FORMAT json, ARRAY true, COMPRESSION {writing.packing or 'none'}")
+
+
+def _copied(writing: Writing, form: str, how: str) -> int:
+    relation = writing.duck.sql(writing.query)
     pairs = zip(relation.columns, relation.types, strict=True)
     values = ", ".join(f"{_value(quoted(name), kind, form)} AS {quoted(name)}" for name, kind in pairs)
-    row = duck.execute(
-        f"COPY (SELECT {values} FROM ({query})) TO {literal(str(path))} ({_how(form, packing)})"
+    row = writing.duck.execute(
+        f"COPY (SELECT {values} FROM ({writing.query})) TO {literal(str(writing.path))} ({how})"
     ).fetchone()
     return int(row[0]) if row else 0
-
-
-def _how(form: str, packing: str | None) -> str:
-    match form:
-        case "parquet":
-            return f"FORMAT parquet, COMPRESSION {packing or 'zstd'}"
-        case "csv":
-            return f"FORMAT csv, HEADER, NULLSTR '', COMPRESSION {packing or 'none'}"
-        case _:
-            return f"FORMAT json, COMPRESSION {packing or 'none'}"
 
 
 def _value(column: str, kind: DuckDBPyType, form: str) -> str:

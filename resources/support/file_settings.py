@@ -28,15 +28,35 @@ _TEXTS = Of(("csv", "jsonl"))
 _TYPED = Of(("csv", "jsonl"))
 
 
+class Limits(Settings):
+    """How much a file may take, so that a hostile one does no harm. Raise what a file that you trust goes beyond."""
+
+    unpacked_mb: int = Field(default=50_000, ge=1)
+    """Megabytes that a packed file, or an archive with all that is read of it, may become."""
+    ratio: int = Field(default=200, ge=1)
+    """How many times its size a packed file may become; counted once it has become 64 MB."""
+    members: int = Field(default=10_000, ge=1)
+    """How many files and folders an archive may hold."""
+    memory_mb: int = Field(default=1_000, ge=200)
+    """Megabytes of memory that reading may take where a library reads for us: all formats but CSV and JSON."""
+    seconds: int = Field(default=600, ge=1)
+    """Seconds that the same may take for one file."""
+
+
 class FileSettings(Settings):
     """Which files, and how they are written."""
 
     path: str
     """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it."""
     format: FormatName | None = None
-    """`csv`, `jsonl` (one JSON object a line) or `parquet`; without it the file's extension tells."""
+    """Without it the file's extension tells; `fixed_width` and `text` have none. `jsonl` is one JSON object a line."""
     compression: Packing | None = None
-    """`gzip` or `zstd`; without it the extension tells: `.gz`, `.zst`."""
+    """How the files are packed; without it the extension tells: `.gz`, `.zst`, `.bz2`, `.zip`, `.tar`, `.tar.gz`
+    and their like. Of an archive, each file in it is read as a file of its own."""
+    members: str | None = None
+    """Which files of an archive are read, as a pattern such as `*.csv`; without it, those of the format."""
+    limits: Limits = Limits()
+    """How much a file may take, so that a hostile one does no harm."""
     delimiter: Annotated[str | None, Of(("csv",))] = Field(default=None, min_length=1, max_length=1)
     """CSV: the character between two fields; without it, it is found out from the first lines."""
     quote: Annotated[str, Of(("csv",))] = Field(default='"', max_length=1)
@@ -76,8 +96,10 @@ class FileSettings(Settings):
     @model_validator(mode="after")
     def _keys_fit_the_format(self) -> FileSettings:
         form = self.format or format_of(Path(self.path))
-        for key, of in self._foreign_keys(form) if form else ():
-            raise ValueError(f"`{key}` is for {_titles(of)}, and {self.path} is {FORMATS[form].title}; remove `{key}`")
+        if form:
+            for key, of in self._foreign_keys(form):
+                what = f"`{key}` is for {_titles(of)}, and {self.path} is {FORMATS[form].title}"
+                raise ValueError(f"{what}; remove `{key}`")
         return self
 
     def refuse_foreign_keys(self, form: FormatName) -> None:
@@ -87,8 +109,10 @@ class FileSettings(Settings):
             raise SpecError(what, mend=f"remove `{key}`")
 
     def _foreign_keys(self, form: FormatName) -> Iterator[tuple[str, Of]]:
-        for key in sorted(self.model_fields_set):
-            field = type(self).model_fields[key]
+        """The keys that ask for something and are not for files of this format."""
+        for key, field in type(self).model_fields.items():
+            if getattr(self, key) == field.get_default(call_default_factory=True):
+                continue
             for of in (mark for mark in field.metadata if isinstance(mark, Of) and form not in mark):
                 yield key, of
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.ports import Delivery, LoadMark, Sink, Target
+from resources.support.file_formats import FORMATS, FormatName
 from resources.support.file_ledger import FileLedger
 from resources.support.file_loads import Destination, FileLoad, make_folder
 
@@ -30,7 +31,7 @@ class FilesWriter(Sink):
     delivery: ClassVar[Delivery] = Delivery.AT_LEAST_ONCE
 
     path: Path
-    format: str
+    format: FormatName
     packing: str | None
     appends: bool
 
@@ -69,5 +70,6 @@ class FilesWriter(Sink):
         """
         start = 0 if load.after is None else load.after + 1
         origin = hashlib.sha256(f"{target.node} {load.dataset}".encode()).hexdigest()[:8]
-        packed = "" if self.format == "parquet" else _ENDINGS.get(self.packing or "", "")
-        return f"{start:012d}-{origin}.{self.format}{packed}"
+        form = FORMATS[self.format]
+        packed = "" if form.packs_itself else _ENDINGS.get(self.packing or "", "")
+        return f"{start:012d}-{origin}{form.extensions[0]}{packed}"

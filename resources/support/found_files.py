@@ -21,12 +21,18 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file as it was when it was found. `key` is its path below the project, or its whole path."""
+    """A file as it was when it was found. `key` is its path below the project, or its whole path; on a store, its path
+    or URL there.
+
+    `path` is where its bytes are; of a file that was not brought here yet it only gives the name. `version` is the
+    store's own mark of this content, such as an ETag, where it has one.
+    """
 
     path: Path
     key: str
     size: int
     mtime_ns: int
+    version: str | None = None
 
     @property
     def packing(self) -> Packing | None:
@@ -83,7 +89,7 @@ def _found(path: Path, project: Path) -> FoundFile | None:
 
 
 def seen_files(cursor: Cursor | None) -> Mapping[str, list[Any]]:
-    """The marks of the files that a cursor holds: path to `[size, mtime in ns or SHA-256]`."""
+    """The marks of the files that a cursor holds: key to `[size, mtime in ns or SHA-256]`, and a version if it has one."""
     files: Mapping[str, list[Any]] = (cursor or {}).get("files", {})
     return files
 
@@ -95,6 +101,8 @@ def is_seen(file: FoundFile, mark: list[Any] | None, *, look_inside: bool = True
     """
     if mark is None or mark[0] != file.size:
         return False
+    if len(mark) > 2 and file.version is not None:
+        return bool(mark[2] == file.version)
     if isinstance(mark[1], str):
         return not look_inside or sha256(file) == mark[1]
     return bool(mark[1] == file.mtime_ns)
@@ -102,6 +110,8 @@ def is_seen(file: FoundFile, mark: list[Any] | None, *, look_inside: bool = True
 
 def mark_of(file: FoundFile, seen_by: str) -> list[Any]:
     """What a cursor remembers of a file."""
+    if file.version is not None:
+        return [file.size, file.mtime_ns, file.version]
     return [file.size, sha256(file) if seen_by == "hash" else file.mtime_ns]
 
 

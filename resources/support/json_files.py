@@ -34,7 +34,7 @@ _ROWS_AT_ONCE = 10_000
 def read(reading: Reading) -> RelationRead | None:
     """The objects of files of JSON lines; see `JsonLoad.relation`."""
     given = reading.settings
-    options = JsonOptions(given.encoding, given.compression, given.columns)
+    options = JsonOptions(given.encoding, reading.packing, given.columns)
     return JsonLoad(reading.duck, options, reading.work).relation(reading.files)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from databrokkr_assets.core.errors import DataError, Where
 from databrokkr_assets.core.names import literal
 from databrokkr_assets.core.ports import RelationRead
+from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
 from resources.support.work_folder import WorkFolder
 
@@ -23,6 +24,11 @@ _WIDENS = (
 )
 
 
+def read(reading: Reading) -> RelationRead:
+    """The rows of Parquet files; see `parquet_relation`."""
+    return parquet_relation(reading.duck, reading.files, reading.settings.compression, reading.work)
+
+
 def parquet_relation(
     duck: duckdb.DuckDBPyConnection, files: Sequence[FoundFile], packing: str | None, work: WorkFolder
 ) -> RelationRead:
@@ -30,7 +36,11 @@ def parquet_relation(
 
     Raises DataError for a file that is not a whole Parquet file, and for a column whose types do not fit together.
     """
-    paths = {file.key: work.plain(file, packing) for file in files}
+    return relation_of(duck, {file.key: work.plain(file, packing) for file in files})
+
+
+def relation_of(duck: duckdb.DuckDBPyConnection, paths: Mapping[str, Path]) -> RelationRead:
+    """The same for Parquet files that stand at paths, by the keys that errors name."""
     schemas: dict[pa.Schema, str] = {}
     for key, path in paths.items():
         schemas.setdefault(_schema(path, key).remove_metadata(), key)

@@ -1,4 +1,4 @@
-"""Reads a text file line by line in bounded memory, whatever bytes are in it, and tells what is no text at all."""
+"""Reads a text file line by line in bounded memory, whatever bytes are in it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from databrokkr_assets.core.errors import DataError, Where
-
-SAMPLE = 1 << 16
-"""How many bytes of a file are looked at to tell what it is."""
+from resources.support.text_encodings import CHUNK, is_utf8, wrong_bytes
 
 LIMIT = 1 << 23
 """The longest line, in characters; with the quotes of a CSV record, in bytes of UTF-8."""
 
-_CHUNK = 1 << 20
 _MARK = 0xDC00  # lone surrogates: no valid text decodes to them
 _MARKS = re.compile("[\udc00-\udcff]")
-_MAGIC = {
-    b"\x1f\x8b": "a gzip file; say `compression: gzip`",
-    b"\x28\xb5\x2f\xfd": "a Zstandard file; say `compression: zstd`",
-    b"PAR1": "a Parquet file; say `format: parquet`",
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook; export it as CSV",
-    b"%PDF": "a PDF document",
-    b"\x7fELF": "a program",
-    b"\x89PNG": "a picture",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; export it as CSV",
-    b"SQLite format 3": "an SQLite database",
-    b"ARROW1": "an Arrow file",
-    b"Obj\x01": "an Avro file",
-    b"ORC": "an ORC file",
-}
-_BOMS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class Line(NamedTuple):
@@ -49,11 +25,6 @@ class Line(NamedTuple):
     text: str
     problem: str | None
     end: str
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether DuckDB reads this encoding as it is."""
-    return codecs.lookup(encoding).name in {"utf-8", "utf-8-sig", "ascii"}
 
 
 def repaired(text: str) -> str:
@@ -67,7 +38,7 @@ def decoded(path: Path, encoding: str) -> Iterator[str]:
     codec = "utf-8-sig" if is_utf8(encoding) else encoding
     decoder = codecs.getincrementaldecoder(codec)("databrokkr-mark")
     with open(path, "rb") as stream:
-        while piece := stream.read(_CHUNK):
+        while piece := stream.read(CHUNK):
             yield decoder.decode(piece)
     yield decoder.decode(b"", final=True)
 
@@ -130,60 +101,9 @@ def lines_of(data: bytes, first: int, wrong: str) -> Iterator[Line]:
 
 
 def end_of_lines(text: str) -> str:
-    """What ends the lines of a text, by the first end: LF, CR LF, in old files CR; nothing where there is no end."""
-    first = re.search("\r\n?|\n", text)
+    """What ends the lines of a text, by the first end: LF, CR LF, in old files CR; nothing where there is no end.
+
+    Where both are, LF ends the lines.
+    """
+    first = re.search("\r?\n", text) or re.search("\r", text)
     return first[0] if first else ""
-
-
-def refuse_binary(path: Path, name: str, encoding: str) -> None:
-    """Raises DataError for a file that is not text in this encoding at all, saying what it looks like."""
-    with open(path, "rb") as stream:
-        sample = stream.read(SAMPLE)
-    where = Where(Path(name))
-    guess = _wide_encoding(sample)
-    if guess and is_utf8(encoding):
-        raise DataError(f"is {guess}, not {encoding}", where=where, mend=f"say `encoding: {guess}`")
-    known = next((what for magic, what in _MAGIC.items() if sample.startswith(magic)), None)
-    if known or (not guess and _is_binary(sample)):
-        what = known or "binary data"
-        raise DataError(
-            f"is no text; it looks like {what.split(';')[0]}",
-            where=where,
-            mend=what.partition("; ")[2] or "export it as text, or move it away; nothing was loaded",
-        )
-
-
-def _is_binary(sample: bytes) -> bool:
-    control = sum(byte < 32 and byte not in b"\t\n\r\f\x1a" for byte in sample)
-    return control > 16 and control > len(sample) / 10
-
-
-def _wide_encoding(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32, by its mark or by the zeros between the letters."""
-    marked = next((encoding for bom, encoding in _BOMS.items() if sample.startswith(bom)), None)
-    half = max(len(sample) // 2, 1)
-    if not marked and sample[1::2].count(0) > half * 0.4 and sample[::2].count(0) < half * 0.1:
-        return "utf-16-le"
-    if not marked and sample[::2].count(0) > half * 0.4 and sample[1::2].count(0) < half * 0.1:
-        return "utf-16-be"
-    return marked
-
-
-def wrong_bytes(path: Path, encoding: str) -> str:
-    """What is to be said of a line of the file that is not in its encoding."""
-    with open(path, "rb") as stream:
-        sample = stream.read(SAMPLE)
-    if not is_utf8(encoding):
-        guess = "utf-8" if _decodes(sample, "utf-8") else None
-    else:  # an old Windows file, unless other letters of it are proper UTF-8
-        guess = "cp1252" if _decodes(sample, "cp1252") and sample.decode("utf-8", "ignore").isascii() else None
-    hint = f"; the file looks like {guess}, so perhaps say `encoding: {guess}`" if guess else ""
-    return f"not valid {encoding}{hint}"
-
-
-def _decodes(sample: bytes, encoding: str) -> bool:
-    try:
-        codecs.getincrementaldecoder(encoding)().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return not sample.isascii()

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tempfile
 import weakref
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from databrokkr_assets.core.errors import AccessError, DataError
+from databrokkr_assets.core.errors import AccessError
+from resources.support.file_settings import Limits
 from resources.support.found_files import FoundFile, free_name, opened
 from resources.support.text_lines import decoded, is_clean, transcoded
+from resources.support.unpacking import Meter, pieces, unpacker
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-_CHUNK = 1 << 20
 
 
 class WorkFolder:
     """Temporary files beside DuckDB's spill files. They go when this object does, or with the engine's spill folder."""
 
-    def __init__(self, duck: DuckDBPyConnection) -> None:
+    def __init__(self, duck: DuckDBPyConnection, limits: Limits) -> None:
+        self.limits = limits
         row = duck.execute("SELECT current_setting('temp_directory')").fetchone()
         spill = Path(row[0]) if row and row[0] else None
         inside = spill if spill and spill.is_dir() else None
@@ -42,8 +41,8 @@ class WorkFolder:
     def plain(self, file: FoundFile, packing: str | None) -> Path:
         """The file as DuckDB may read it: unpacked, and under a name that is not a glob.
 
-        Raises DataError for a damaged archive. It is unpacked here because DuckDB takes half of a gzip file for a whole
-        one, and because a plain file is read on all cores.
+        Raises DataError for a damaged file, or one that becomes too much. It is unpacked here because DuckDB takes half
+        of a gzip file for a whole one, and because a plain file is read on all cores.
         """
         packing = packing or file.packing
         if packing:
@@ -59,8 +58,9 @@ class WorkFolder:
 
     def _unpacked(self, file: FoundFile, packing: str) -> Path:
         target = self.new(Path(file.path.stem).suffix or ".unpacked")
-        with opened(file) as packed, _unpacker(packed, packing) as stream, self.writing(target) as out:
-            while piece := _read(stream, file, packing):
+        meter = Meter(file.key, file.size, self.limits.unpacked_mb * 1_000_000, self.limits.ratio)
+        with opened(file) as packed, unpacker(packed, packing) as stream, self.writing(target) as out:
+            for piece in pieces(stream, meter, packing):
                 out.write(piece)
         return target
 
@@ -85,22 +85,3 @@ class WorkFolder:
         except OSError as error:
             what = f"cannot write the temporary file {target}: {error.strerror}"
             raise AccessError(what, mend="free disk space there, or set TMPDIR to a larger disk") from error
-
-
-def _unpacker(packed: IO[bytes], packing: str) -> Any:
-    if packing == "gzip":
-        return gzip.GzipFile(fileobj=packed)
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")
-
-
-def _read(stream: Any, file: FoundFile, packing: str) -> bytes:
-    try:
-        return bytes(stream.read(_CHUNK))
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"is not a whole {packing} file: {error}",
-            where=str(file.path),
-            mend="copy or export the file again, or move it away; nothing was loaded",
-        ) from error

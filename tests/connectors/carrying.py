@@ -65,7 +65,7 @@ def staged(source: Source, after: Cursor | None = None) -> tuple[list[Row], Curs
     with one_duck() as duck:
         read = source.relation(duck, next(iter(source.streams())), after)
         assert read is not None
-        duck.execute(f"CREATE TEMP TABLE staged AS {read.query}")
+        duck.execute(f"CREATE TEMP TABLE staged AS {read.fresh(read.query)}")
 
         def scalar(expression: str) -> Any:
             row = duck.execute(f"SELECT {expression} FROM staged").fetchone()

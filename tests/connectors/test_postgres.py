@@ -366,8 +366,8 @@ def test_the_external_tables_are_named_without_asking_the_network() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "give either `table` or `query`"),
-        ({"table": "t", "query": "SELECT 1"}, "give either `table` or `query`"),
+        ({}, "give one of `table`"),
+        ({"table": "t", "query": "SELECT 1"}, "give one of `table`"),
         ({"table": "a.b.c"}, "`schema:` beside it"),
         ({"query": "SELECT 1", "schema": "s"}, "belongs to `table`"),
     ],

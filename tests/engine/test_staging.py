@@ -5,45 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.checks import CheckResult
+from databrokkr_assets.core.contract import Contract
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError
-from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Reject, RelationRead, Source, Stream
+from databrokkr_assets.core.ports import Batch, Cursor, Reject, Source, Stream
 from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine.job import ROW_ID, STAGED, WHOLE, Blocked, Job, Outcome, no_checks
 from databrokkr_assets.engine.loading import load
-from databrokkr_assets.lake.dataset import Dataset
-from databrokkr_assets.lake.store import Store
-
-
-class Query(Source, ReadsAsRelation):
-    """A source that is an SQL query."""
-
-    def __init__(self, sql: str, rejects: Iterable[Reject] = (), fail_after: bool = False) -> None:
-        self._sql, self._rejects, self._fail_after = sql, rejects, fail_after
-        self.asked_after: list[Cursor | None] = []
-
-    def streams(self) -> Iterable[Stream]:
-        return [Stream("query")]
-
-    def relation(self, duck: DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
-        self.asked_after.append(after)
-        return RelationRead(self._sql, self._advance, lambda: iter(self._rejects))
-
-    def _advance(self, scalar: Callable[[str], Any]) -> Cursor | None:
-        if self._fail_after:
-            raise AccessError("gone", mend="wait")
-        highest = scalar("max(id)")
-        return None if highest is None else {"id": highest}
-
-    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
-        raise AssertionError("a source that reads as a relation is not read in batches")
+from tests.engine.loads import Query, letters, table
 
 
 class Batches(Source):
@@ -56,32 +31,6 @@ class Batches(Source):
         for number in range(3):
             records = pa.record_batch({"id": [number * 10, number * 10 + 1]})
             yield Batch(records, {"seen": number}, (Reject("torn", "torn", f"batch {number}", "…"),))
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
-    def make(**more: Any) -> Job:
-        lake = Store(str(tmp_path))
-        return Job("p/n", Dataset(lake.child("raw"), "p/n"), Dataset(lake.child("quarantine"), "p/n"), **more)
-
-    return make
-
-
-def table(job: Job, dataset: Dataset | None = None, order: str = "1") -> list[tuple[Any, ...]]:
-    snapshot = (dataset or job.dataset).open()
-    assert snapshot is not None
-    with job.duck() as duck:
-        return duck.sql(f"SELECT * FROM ({snapshot.query(duck)}) ORDER BY {order}").fetchall()
-
-
-def letters(job: Job) -> list[dict[str, Any]]:
-    with job.duck() as duck:
-        snapshot = job.quarantine.open()
-        return (
-            []
-            if snapshot is None
-            else duck.sql(f"FROM ({snapshot.query(duck)}) ORDER BY position").to_arrow_table().to_pylist()
-        )
 
 
 def test_batches_are_staged_with_cursor_and_rejects(job: Callable[..., Job]) -> None:
@@ -116,7 +65,8 @@ def test_values_that_do_not_fit_the_dataset_are_set_aside(job: Callable[..., Job
     load(job(), Query("SELECT 1::INTEGER AS id, 1.5::DECIMAL(4,1) AS money, DATE '2020-01-01' AS day"), Append())
     values = "(2::DOUBLE, 2.5::DOUBLE, '2020-02-30'), (3.5, 1, '2020-03-01'), (4, 9, '2020-03-02')"
     wider = f"SELECT * FROM (VALUES {values}) t(ID, money, day)"
-    outcome = load(job(), Query(wider), Append())
+    strict = Contract.model_validate({"types": "discard_row"})
+    outcome = load(job(contract=strict), Query(wider), Append())
     assert (outcome.rows_out, outcome.quarantined) == (1, 2)
     assert [row[0] for row in table(job())] == [1, 4]
     assert dict(outcome.columns)["money"] == "DECIMAL(4,1)"

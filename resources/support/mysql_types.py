@@ -1,0 +1,225 @@
+"""MySQL's types and DuckDB's: how a column is read and written so that no value changes.
+
+DuckDB's scanner alone would read a decimal of more than 38 digits as DOUBLE, a zero date as NULL, a TINYINT(1) as
+BOOLEAN, and text of a binary collation as BLOB. So the server is asked for text wherever there is doubt, and DuckDB
+casts it, under a guard that names the column. `docs/types.md` shows the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from databrokkr_assets.core.names import literal, quoted
+from resources.support.mysql_server import ticked
+
+if TYPE_CHECKING:
+    from duckdb.sqltypes import DuckDBPyType
+
+# ------------------------------------------------------------------------------------------------- reading
+
+# The protocol's own numbers of types and flags, which never change.
+_INTEGERS = {1: "TINYINT", 2: "SMALLINT", 3: "INTEGER", 8: "BIGINT", 9: "INTEGER"}
+_PLAIN = {4: "FLOAT", 5: "DOUBLE", 7: "TIMESTAMP WITH TIME ZONE", 10: "DATE", 11: "TIME", 12: "TIMESTAMP", 13: "SMALLINT"}
+_DECIMALS, _BIT, _JSON, _GEOMETRY, _FLOAT, _YEAR = (0, 246), 16, 245, 255, 4, 13
+_STRINGS = (15, 247, 248, 249, 250, 251, 252, 253, 254)
+_BINARY, _UNSIGNED = 63, 32
+
+_TIMED = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME")
+_MARK = re.compile(r"\[\[databrokkr (?P<column>\d+)\]\](?P<value>.*?)\[\[end\]\]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the protocol describes it: number of the type, length, scale, character set and flags.
+
+    `as_text` asks for the server's text whatever the type, `no_day` tells that dates that are none become NULL.
+    """
+
+    name: str
+    kind: int
+    length: int = 0
+    scale: int = 0
+    charset: int = 0
+    flags: int = 0
+    as_text: bool = False
+    no_day: bool = False
+
+    @property
+    def own(self) -> str:
+        """The DuckDB type in which the column arrives."""
+        if self.as_text:
+            return "VARCHAR"
+        if self.kind in _INTEGERS:
+            return f"{'U' if self.flags & _UNSIGNED else ''}{_INTEGERS[self.kind]}"
+        if self.kind in _DECIMALS:
+            digits = self.length - (self.scale > 0) - (not self.flags & _UNSIGNED)
+            return f"DECIMAL({digits},{self.scale})" if 0 < digits <= 38 and self.scale <= digits else "VARCHAR"
+        if self.kind == _BIT:
+            return "BOOLEAN" if self.length == 1 else "UBIGINT"
+        if self.kind == _JSON:
+            return "JSON"
+        return "BLOB" if self._bytes else _PLAIN.get(self.kind, "VARCHAR")
+
+    @property
+    def textual(self) -> bool:
+        """Whether it holds text, so that its order is that of its text."""
+        return self.kind in _STRINGS and not self._bytes
+
+    @property
+    def resumable(self) -> bool:
+        """Whether DuckDB orders what arrives as the server orders the column; text compares by bytes on both sides."""
+        return self.textual or self.own not in ("VARCHAR", "JSON", "BLOB", "FLOAT")
+
+    def at_least(self, value: str) -> str:
+        """The server's condition for rows with this value or a greater one."""
+        column = ticked(self.name)
+        if self.textual:
+            # In hexadecimal, because what a backslash means within quotes depends on the server's mode.
+            return f"CAST(CONVERT({column} USING utf8mb4) AS BINARY) >= X'{value.encode().hex()}'"
+        if self.own in _TIMED:
+            return f"{column} >= {literal(value.removesuffix('+00'))}"
+        return f"{column} >= {value}"
+
+    def server(self) -> str:
+        """What the server is asked for."""
+        return f"{self._sent(ticked(self.name))} AS {ticked(self.name)}"
+
+    def local(self, index: int) -> str:
+        """What DuckDB makes of it; `index` is the column's place, by which `bad_value` finds it again."""
+        name = quoted(self.name)
+        if self.own not in _TIMED:
+            return f"CAST({name} AS {self.own}) AS {name}"
+        # A zone makes the text of an instant one.
+        text = f"({name} || '+00')" if self.own == "TIMESTAMP WITH TIME ZONE" else name
+        instead = "NULL"
+        if not (self.no_day and self.own != "TIME"):
+            instead = f"error('[[databrokkr {index}]]' || {name} || '[[end]]')"
+        cast = f"TRY_CAST({text} AS {self.own})"
+        return f"CASE WHEN {name} IS NULL OR {cast} IS NOT NULL THEN {cast} ELSE {instead} END AS {name}"
+
+    @property
+    def _bytes(self) -> bool:
+        return self.kind == _GEOMETRY or (self.kind in _STRINGS and self.charset == _BINARY)
+
+    def _sent(self, name: str) -> str:
+        if self.as_text and self.kind == _GEOMETRY:
+            return f"ST_AsText({name})"
+        if self.as_text and (self._bytes or self.kind == _BIT):
+            return f"HEX({name})"
+        if self._bytes or (self.kind in (*_INTEGERS, 5, _YEAR) and not self.as_text):
+            return name
+        if self.kind == _FLOAT and not self.as_text:
+            return f"{name} * 1e0"  # Its text has six digits only; that of a double has all.
+        if self.kind == _BIT:
+            return f"{name} + 0"
+        return f"CONVERT({name} USING utf8mb4)" if self.textual else f"CAST({name} AS CHAR)"
+
+
+def bad_value(error: object) -> tuple[int, str] | None:
+    """The index of the column whose guard raised this error, and the value; `None` for any other error."""
+    found = _MARK.search(str(error))
+    return (int(found["column"]), found["value"]) if found else None
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+LONGEST_KEY = 255
+"""How many characters a text may have in a key column that we create: an index needs an end."""
+
+_LANDS = {
+    "boolean": "tinyint(1)",
+    "tinyint": "tinyint",
+    "smallint": "smallint",
+    "utinyint": "tinyint unsigned",
+    "integer": "int",
+    "usmallint": "smallint unsigned",
+    "bigint": "bigint",
+    "uinteger": "int unsigned",
+    "ubigint": "bigint unsigned",
+    "hugeint": "decimal(39,0)",
+    "uhugeint": "decimal(39,0)",
+    "float": "float",
+    "double": "double",
+    "blob": "longblob",
+    "date": "date",
+    "time": "time(6)",
+    "timestamp": "datetime(6)",
+    "timestamp_s": "datetime(6)",
+    "timestamp_ms": "datetime(6)",
+    "timestamp with time zone": "timestamp(6)",
+    "uuid": "char(36)",
+}
+_NESTED = ("list", "array", "struct", "map", "union")
+_DEEPEST_SCALE = 30
+_WIDTH = re.compile(r"^((?:tiny|small|medium|big)?int)\(\d+\)")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a column of an input travels: DuckDB makes `text` of it (of bytes, hexadecimal), the staging table holds it
+    as `staged`, and `landed` is the type of the column that is created for it.
+
+    `bad` is DuckDB's condition of a value that the staged type cannot hold.
+    """
+
+    name: str
+    text: str
+    staged: str
+    landed: str
+    bad: str | None = None
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether `text` is hexadecimal."""
+        return self.staged == "longblob"
+
+
+def wire(name: str, own: DuckDBPyType, *, key: bool, present: str | None) -> Wire:
+    """How a column of DuckDB type `own` travels; `present` is the type of the column that is there to take it."""
+    column, landed = quoted(name), lands(own, key=key)
+    text = f"CAST({column} AS VARCHAR)"
+    staged = "longtext" if landed.startswith("varchar") else landed
+    bad = None
+    if own.id in _NESTED:
+        text = f"CAST(to_json({column}) AS VARCHAR)"
+    match own.id:
+        case "boolean":
+            text = f"CAST(CAST({column} AS TINYINT) AS VARCHAR)"
+        case "float" | "double":
+            # The shortest text of a float is that of another double.
+            text, bad = f"CAST(CAST({column} AS DOUBLE) AS VARCHAR)", f"NOT isfinite({column})"
+        case "blob":
+            text = f"hex({column})"
+        case "date" | "timestamp" | "timestamp_s" | "timestamp_ms":
+            bad = f"year({column}) NOT BETWEEN 1 AND 9999 OR NOT isfinite({column})"
+        case "timestamp with time zone":
+            text = f"CAST(({column} AT TIME ZONE 'UTC') AS VARCHAR)"
+            staged = "timestamp(6)" if present is None or present.startswith("timestamp") else "datetime(6)"
+            bad = f"year({column}) NOT BETWEEN 1 AND 9999 OR NOT isfinite({column})"
+            if staged == landed:
+                bad = f"{bad} OR {column} < '1970-01-01 00:00:01+00' OR {column} >= '2038-01-19 03:14:08+00'"
+    return Wire(name, text, staged, landed, bad)
+
+
+def lands(own: DuckDBPyType, *, key: bool = False) -> str:
+    """The type that holds every value of DuckDB type `own`; a `key` that is text has an end."""
+    found = _LANDS.get(own.id, "longtext")
+    if own.id == "decimal":
+        digits, scale = (int(number) for number in re.findall(r"\d+", str(own)))
+        found = f"decimal({digits},{scale})" if scale <= _DEEPEST_SCALE else "longtext"
+    if str(own) == "JSON":
+        found = "longtext"
+    return {"longtext": f"varchar({LONGEST_KEY})", "longblob": f"varbinary({LONGEST_KEY})"}.get(found, found) if key else found
+
+
+def narrowed(kind: str) -> str:
+    """A type as `Wire` spells it: without the width in which a client may show an integer."""
+    return "tinyint(1)" if kind == "tinyint(1)" else _WIDTH.sub(r"\1", kind)
+
+
+def by_name(names: Sequence[str], wanted: str) -> str | None:
+    """The name among `names` that is `wanted`, but for its case: MySQL's columns have none."""
+    return next((name for name in names if name.casefold() == wanted.casefold()), None)

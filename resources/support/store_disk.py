@@ -1,0 +1,33 @@
+"""The store that needs no connection: this machine's disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from databrokkr_assets.core.spec import Place
+from resources.support import found_files
+from resources.support.found_files import FoundFile
+from resources.support.stores import PIECE, FileStore
+
+
+@dataclass(frozen=True)
+class DiskStore(FileStore):
+    """The local disk; relative paths start at `place`. Its files are read where they are."""
+
+    place: Place
+
+    def find(self, path: str) -> Iterable[FoundFile]:
+        """The files behind a path, a glob or a folder."""
+        return found_files.find(self.place.resolve(path), self.place.project)
+
+    def pieces(self, file: FoundFile) -> Iterator[bytes]:
+        """The file's bytes."""
+        with found_files.opened(file) as stream:
+            while piece := stream.read(PIECE):
+                yield piece
+
+    def bring(self, files: Sequence[FoundFile], folder: Path) -> list[FoundFile]:
+        """The files themselves."""
+        return list(files)
