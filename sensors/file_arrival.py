@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import dagster as dg
 
-from databrokkr_assets.core.spec import FileArrival, Place, SourceSettings, WatchesFiles
+from databrokkr_assets.core.spec import ConnectionSettings, FileArrival, Place, SourceSettings, WatchesFiles
 
 
 def file_arrival_sensor(
-    name: str, trigger: FileArrival, source: SourceSettings, place: Place, keys: list[dg.AssetKey]
+    name: str,
+    trigger: FileArrival,
+    source: SourceSettings,
+    place: Place,
+    keys: list[dg.AssetKey],
+    connection: Callable[[str | None], ConnectionSettings | None] = lambda name: None,
 ) -> dg.SensorDefinition:
     """A sensor whose cursor holds the files that were seen, so that each arrival starts one run.
+
+    `connection` gives a connection by its name; it is asked at each look, because its secrets may not be set.
 
     The run reads what the source's own cursor has not seen; a tick that is repeated starts nothing twice.
     """
@@ -28,7 +36,7 @@ def file_arrival_sensor(
     )
     def arrived(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         seen = json.loads(context.cursor) if context.cursor else None
-        arrivals = source.arrivals(place, seen)
+        arrivals = source.arrivals(place, seen, connection(source.connection))
         if not arrivals.paths:
             return dg.SkipReason("no new files")
         cursor = json.dumps(arrivals.cursor, sort_keys=True)

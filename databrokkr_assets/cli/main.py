@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+connection = typer.Typer(no_args_is_help=True, help="Look at the connections of this project.")
+app.add_typer(connection, name="connection")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -128,6 +131,55 @@ def connectors(as_json: Json = False) -> None:
 
     rows = list(found())
     _tell(as_json, rows, lambda: installed(rows))
+
+
+@connection.command("list")
+def list_connections(as_json: Json = False) -> None:
+    """List the connections of this project."""
+    from databrokkr_assets.cli.show_connections import connections as show
+    from databrokkr_assets.service.connecting import connections
+
+    with _home() as home:
+        found = connections(home.definitions())
+    rows = [{"name": name, "type": one.type if one else None, "usable": one is not None} for name, one in found.items()]
+    _tell(as_json, rows, lambda: show(rows))
+
+
+@connection.command("test")
+def test_connection(name: Annotated[str, typer.Argument(help="The connection's name.")], as_json: Json = False) -> None:
+    """Say whether a connection's system is reachable, as whom, and with which rights."""
+    from databrokkr_assets.cli.show_connections import findings
+    from databrokkr_assets.service.connecting import check_access
+
+    with _home() as home:
+        found = list(check_access(home.definitions(), home.root, name))
+    _tell(as_json, [vars(one) for one in found], lambda: findings(found))
+    raise typer.Exit(0 if all(one.ok for one in found) else 3)
+
+
+@app.command()
+def discover(name: Annotated[str, typer.Argument(help="The connection's name.")], as_json: Json = False) -> None:
+    """Show what a connection's system holds: tables, views or files, their keys and sizes."""
+    from databrokkr_assets.cli.show_connections import streams
+    from databrokkr_assets.service.connecting import discover as look
+
+    with _home() as home:
+        found = look(home.definitions(), home.root, name)
+    told = [
+        {"namespace": o.namespace, "name": o.name, "kind": o.kind, "keys": list(o.keys), "rows": o.rows} for o in found
+    ]
+    _tell(as_json, told, lambda: streams(found))
+
+
+@app.command()
+def refresh(pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")], as_json: Json = False) -> None:
+    """Look up what the patterns in a pipeline's `tables:` stand for, and keep it in `discovered.json` beside it."""
+    from databrokkr_assets.cli.show_connections import refreshed
+    from databrokkr_assets.factory.refreshing import refresh as look
+
+    with _home() as home:
+        found = look(home.root, pipeline)
+    _tell(as_json, [vars(one) for one in found], lambda: refreshed(pipeline, found))
 
 
 @contextmanager

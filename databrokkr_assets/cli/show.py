@@ -22,10 +22,10 @@ from databrokkr_assets.service.status import NodeStatus
 
 def ran(report: RunReport) -> None:
     """The table of a run, and below it why what failed failed."""
-    console = _console()
-    table = _table("node", "state", ">rows in", ">rows out", ">quarantined", ">size", ">seconds", "checks")
+    out = console()
+    shown = table("node", "state", ">rows in", ">rows out", ">quarantined", ">size", ">seconds", "checks")
     for node in report.nodes:
-        table.add_row(
+        shown.add_row(
             node.node,
             _state(node),
             f"{node.rows_in:,}",
@@ -35,47 +35,47 @@ def ran(report: RunReport) -> None:
             f"{node.seconds:.2f}",
             verdicts(node),
         )
-    console.print(table)
+    out.print(shown)
     for node in report.nodes:
         for check in node.checks:
             if not check["passed"]:
-                console.print(f"[yellow]{node.node}[/]  {check['on_fail']} {check['name']}: ", end="")
-                console.print(check["says"], markup=False)
+                out.print(f"[yellow]{node.node}[/]  {check['on_fail']} {check['name']}: ", end="")
+                out.print(check["says"], markup=False)
         if node.error:
-            console.print(f"[red]{node.node} failed[/]  ", end="")
-            console.print(node.error, markup=False)
-    console.print(f"run {report.run_id}, {report.seconds:.1f} s")
+            out.print(f"[red]{node.node} failed[/]  ", end="")
+            out.print(node.error, markup=False)
+    out.print(f"run {report.run_id}, {report.seconds:.1f} s")
 
 
 def checked(known: Sequence[Known]) -> None:
     """Each pipeline as sound or with its mistakes."""
-    console = _console()
+    out = console()
     for pipeline in known:
-        console.print(f"{'[red]broken' if pipeline.mistakes else '[green]ok    '}[/]  {pipeline.name}")
+        out.print(f"{'[red]broken' if pipeline.mistakes else '[green]ok    '}[/]  {pipeline.name}")
         for mistake in pipeline.mistakes:
-            console.print(f"        {mistake['where']}: {mistake['what']}", markup=False, highlight=False)
-            console.print(f"        mend: {mistake['mend']}", markup=False, highlight=False)
+            out.print(f"        {mistake['where']}: {mistake['what']}", markup=False, highlight=False)
+            out.print(f"        mend: {mistake['mend']}", markup=False, highlight=False)
     if not known:
-        console.print("there are no pipelines yet; make a folder with a defs.yaml below defs/")
+        out.print("there are no pipelines yet; make a folder with a defs.yaml below defs/")
 
 
 def stands(found: Sequence[NodeStatus]) -> None:
     """Each node's last load."""
-    table = _table("pipeline", "node", "state", ">rows", ">quarantined", "last run (UTC)")
+    shown = table("pipeline", "node", "state", ">rows", ">quarantined", "last run (UTC)")
     for node in found:
         rows = "-" if node.rows is None else f"{node.rows:,}"
         aside = f"{node.quarantined:,}" if node.quarantined else "-"
-        table.add_row(node.pipeline, node.node, node.state, rows, aside, (node.at or "-").removesuffix("+00:00"))
-    _console().print(table)
+        shown.add_row(node.pipeline, node.node, node.state, rows, aside, (node.at or "-").removesuffix("+00:00"))
+    console().print(shown)
 
 
 def installed(rows: Sequence[dict[str, Any]]) -> None:
     """The connectors."""
-    table = _table("connector", "source", "sink", "from", "what it is")
+    shown = table("connector", "source", "sink", "from", "what it is")
     for row in rows:
         yes = {True: "yes", False: "-"}
-        table.add_row(row["name"], yes[row["source"]], yes[row["sink"]], row["from"], row["summary"])
-    _console().print(table)
+        shown.add_row(row["name"], yes[row["source"]], yes[row["sink"]], row["from"], row["summary"])
+    console().print(shown)
 
 
 @contextmanager
@@ -84,8 +84,7 @@ def watching(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     if quiet:
         yield lambda text: None
         return
-    console = Console(stderr=True)
-    with console.status("starting …") as status:
+    with Console(stderr=True).status("starting …") as status:
         token = LISTENER.set(_Told(status))
         try:
             yield status.update
@@ -137,15 +136,17 @@ def _state(node: NodeReport) -> str:
     return f"[red]{node.state}[/]" if node.state == "failed" else f"[yellow]{node.state}[/]"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def table(*columns: str) -> Table:
+    """An empty table; a column whose name starts with `>` is aligned to the right."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(
+        made.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
-    return table
+    return made
 
 
-def _console() -> Console:
+def console() -> Console:
+    """The terminal, or a wide page in its place."""
     # A pipe has no width of its own; tables stay whole there.
     return Console() if sys.stdout.isatty() else Console(width=160)

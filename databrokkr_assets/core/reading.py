@@ -13,12 +13,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from databrokkr_assets.core import graph
+from databrokkr_assets.core.discovered import Found
 from databrokkr_assets.core.document import Document, KeyPath
 from databrokkr_assets.core.errors import SpecError, SpecErrors, Where, did_you_mean
 from databrokkr_assets.core.names import is_name
 from databrokkr_assets.core.spec import (
     CheckSettings,
     ConnectionSettings,
+    ExpandsToStreams,
     FileArrival,
     Pipeline,
     ScheduleSettings,
@@ -68,10 +70,13 @@ class _Mistakes:
             )
 
 
-def read_pipeline(name: str, attributes: Mapping[str, Any], document: Document, kinds: Kinds) -> Pipeline:
+def read_pipeline(
+    name: str, attributes: Mapping[str, Any], document: Document, kinds: Kinds, found: Found | None = None
+) -> Pipeline:
     """The pipeline that `attributes` (the document's, templates resolved) describe.
 
-    Raises SpecErrors with every mistake: file, line, what is wrong, how to mend it.
+    Sources of several tables become one for each; `found` tells what patterns of tables stand for. Raises SpecErrors
+    with every mistake: file, line, what is wrong, how to mend it.
     """
     mistakes = _Mistakes(document)
     attributes = dict(attributes)
@@ -89,18 +94,75 @@ def read_pipeline(name: str, attributes: Mapping[str, Any], document: Document, 
     when = _validated(ScheduleSettings, schedule, ("schedule",), mistakes) if schedule is not None else None
     mistakes.raise_any()
     assert head is not None
+    sections["sources"] = _expanded(name, sections["sources"], found or {}, mistakes)
+    mistakes.raise_any()
     pipeline = head.model_copy(update={**sections, "schedule": when})
     _whole(pipeline, kinds, mistakes)
     mistakes.raise_any()
     return pipeline
 
 
-def check_pipeline(pipeline: Pipeline, kinds: Kinds) -> None:
-    """The checks of `read_pipeline` for a pipeline that was built in Python. Raises SpecErrors."""
+def check_pipeline(pipeline: Pipeline, kinds: Kinds, found: Found | None = None) -> Pipeline:
+    """What `read_pipeline` makes of a pipeline that was built in Python. Raises SpecErrors."""
     mistakes = _Mistakes(None)
     _node_names({section: getattr(pipeline, section) for section in SECTIONS}, mistakes)
-    _whole(pipeline, kinds, mistakes)
     mistakes.raise_any()
+    sources = _expanded(pipeline.name, pipeline.sources, found or {}, mistakes)
+    mistakes.raise_any()
+    whole = pipeline.model_copy(update={"sources": sources})
+    _whole(whole, kinds, mistakes)
+    mistakes.raise_any()
+    return whole
+
+
+def pattern_sources(attributes: Mapping[str, Any], document: Document, kinds: Kinds) -> dict[str, SourceSettings]:
+    """The sources whose tables are to be looked up, by name. Raises SpecErrors for mistakes in the sources."""
+    mistakes = _Mistakes(document)
+    given = _mapping(attributes.get("sources"), "sources", mistakes)
+    sources: dict[str, SourceSettings] = _typed(given, "sources", kinds.source, mistakes)
+    mistakes.raise_any()
+    return {
+        name: source for name, source in sources.items() if isinstance(source, ExpandsToStreams) and source.patterns()
+    }
+
+
+def _expanded(
+    pipeline: str, sources: Mapping[str, SourceSettings], found: Found, mistakes: _Mistakes
+) -> dict[str, SourceSettings]:
+    """The sources, those of several tables as one for each table."""
+    nodes: dict[str, SourceSettings] = {}
+    for name, source in sources.items():
+        if isinstance(source, ExpandsToStreams):
+            parts = _parts(pipeline, name, source, found, mistakes)
+            nodes |= {f"{name}_{suffix}": part for suffix, part in parts.items()} or {name: source}
+        else:
+            nodes[name] = source
+    for name in nodes:
+        _check_name(name, ("sources", name), mistakes)
+    return nodes
+
+
+def _parts(
+    pipeline: str, name: str, source: ExpandsToStreams, found: Found, mistakes: _Mistakes
+) -> Mapping[str, SourceSettings]:
+    path = ("sources", name, "tables")
+    look = f"run `databrokkr refresh {pipeline}`"
+    if source.patterns() and name not in found:
+        mistakes.add(path, f"nobody has looked up yet what {', '.join(source.patterns())} stands for", look)
+        return {}
+    try:
+        parts = source.expanded(found.get(name, ()))
+    except SpecError as error:
+        mistakes.add(path, error.what, error.mend)
+        return {}
+    except ValidationError as error:
+        for detail in error.errors():
+            what, mend = _in_words(SourceSettings, detail)
+            mistakes.add(path, what, mend)
+        return {}
+    if source.patterns() and not parts:
+        mistakes.add(path, f"no table fits {', '.join(source.patterns())}", f"correct it, or {look}")
+    return parts
 
 
 def read_settings(model: type[Model], attributes: Mapping[str, Any], document: Document) -> Model:

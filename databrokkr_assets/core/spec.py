@@ -206,6 +206,10 @@ class ExpandsToStreams(ABC):
         """The names that only the system can complete, such as `sales_*`; none for a list of plain names."""
 
     @abstractmethod
+    def finds(self, stream: Stream) -> bool:
+        """Whether one of the patterns stands for `stream`."""
+
+    @abstractmethod
     def expanded(self, known: Sequence[Stream]) -> Mapping[str, SourceSettings]:
         """The sources by what is added to this one's name; `known` is what discovery found.
 
@@ -237,7 +241,7 @@ class WatchesFiles(ABC):
     """A source whose arrivals a sensor can see."""
 
     @abstractmethod
-    def arrivals(self, place: Place, after: Cursor | None) -> Arrivals:
+    def arrivals(self, place: Place, after: Cursor | None, connection: ConnectionSettings | None = None) -> Arrivals:
         """What came or changed since the cursor, without files that are still being written. Reads no rows."""
 
 
@@ -388,6 +392,8 @@ class Pipeline(Settings):
     """When the pipeline runs by the clock."""
     triggers: Mapping[str, FileArrival] = Field(default_factory=dict)
     """What starts the pipeline beside its schedule, by name."""
+    parallel_reads: int = Field(default=2, ge=1)
+    """How many of its sources are read at once; each takes memory of its own."""
 
     def nodes(self) -> Iterator[tuple[str, NodeSettings]]:
         """Every node by name: sources, then transforms, then sinks."""

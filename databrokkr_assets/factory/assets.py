@@ -27,8 +27,9 @@ from databrokkr_assets.core.spec import (
 from databrokkr_assets.engine.composing import composed
 from databrokkr_assets.engine.job import Outcome, Stopped
 from databrokkr_assets.factory import metadata
-from databrokkr_assets.factory.keys import node_key, quarantine_key
+from databrokkr_assets.factory.keys import connection_pool, node_key, quarantine_key
 from databrokkr_assets.factory.project import Project, Unset
+from databrokkr_assets.factory.reading_ahead import ReadingAhead
 from databrokkr_assets.factory.references import code_reference
 from databrokkr_assets.factory.work import QUARANTINE, Worker
 from resources.registry import connector
@@ -49,6 +50,7 @@ class _Assets:
         self._pipeline = pipeline
         self._project = project
         self._document = document
+        self._ahead = ReadingAhead(pipeline, self._pool)
 
     def of(self, node: str) -> Iterator[dg.AssetsDefinition | dg.AssetSpec]:
         transform = self._pipeline.transforms.get(node)
@@ -168,8 +170,9 @@ class _Assets:
         )
 
     def _executable(self, node: str) -> dg.AssetsDefinition:
-        pipeline, project = self._pipeline, self._project
+        pipeline, project, ahead = self._pipeline, self._project, self._ahead
         key = node_key(pipeline.name, node)
+        limit = self._limit(node)
 
         @dg.multi_asset(
             name=f"{pipeline.name}__{node}",
@@ -179,7 +182,9 @@ class _Assets:
             pool=self._pool(node),
         )
         def work(context: dg.AssetExecutionContext) -> Iterator[Any]:
-            outcome = _run(context, Worker(pipeline, project, context.run.run_id), node)
+            if limit is not None:
+                keep_limit(context.instance, *limit)
+            outcome = _run(context, Worker(pipeline, project, context.run.run_id), node, ahead)
             nothing_new = not outcome.published and not outcome.checks
             yield from _as_before(context, pipeline, node) if nothing_new else metadata.of_checks(outcome, key)
             yield dg.MaterializeResult(asset_key=key, metadata=metadata.of_outcome(outcome, pipeline.name))
@@ -191,15 +196,36 @@ class _Assets:
         return {settings.connection} if settings is not None and settings.connection else set()
 
     def _pool(self, node: str) -> str | None:
-        sink = self._pipeline.sinks.get(node)
-        return sink.pool(self._connection(sink)) if sink is not None and self._usable(sink) else None
+        """The pool that a node takes a slot of: that of a target with few writers, or of a connection with a limit."""
+        settings = self._pipeline.sources.get(node) or self._pipeline.sinks.get(node)
+        if settings is None or not self._usable(settings):
+            return None
+        pool = settings.pool(self._connection(settings)) if isinstance(settings, SinkSettings) else None
+        limit = self._limit(node)
+        return pool or (limit[0] if limit else None)
+
+    def _limit(self, node: str) -> tuple[str, int] | None:
+        """The pool of the node's connection and its size, where the connection has a limit."""
+        settings = self._pipeline.sources.get(node) or self._pipeline.sinks.get(node)
+        connection = self._connection(settings) if settings is not None and self._usable(settings) else None
+        if settings is None or connection is None or connection.max_concurrent is None:
+            return None
+        return connection_pool(settings.connection or ""), connection.max_concurrent
 
 
-def _run(context: dg.AssetExecutionContext, worker: Worker, node: str) -> Outcome:
+def keep_limit(instance: dg.DagsterInstance, pool: str, limit: int) -> None:
+    """Make the pool as large as the connection says; the first step that uses it finds Dagster's default."""
+    storage = instance.event_log_storage
+    if storage.get_concurrency_info(pool).slot_count != limit:
+        storage.set_concurrency_slots(pool, limit)
+
+
+def _run(context: dg.AssetExecutionContext, worker: Worker, node: str, ahead: ReadingAhead) -> Outcome:
     """The node's work, told to Dagster's log; our errors become failures that say how to mend them."""
     pipeline = worker.pipeline.name
     try:
-        outcome = worker.run(node)
+        reads = node in worker.pipeline.sources
+        outcome = ahead.load(context, node, worker.run) if reads else worker.run(node)
     except Stopped as stopped:
         for result in metadata.of_checks(stopped.outcome, node_key(pipeline, node)):
             context.log_event(_evaluation(result))

@@ -11,6 +11,7 @@ from dagster.components.component.component import ComponentTypeSpec
 from dagster.components.core.defs_module import ComponentPath
 from pydantic import BaseModel, RootModel
 
+from databrokkr_assets.core.discovered import read_discovered
 from databrokkr_assets.core.document import Document, read_documents
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Where, did_you_mean
 from databrokkr_assets.core.reading import check_pipeline, read_connections, read_pipeline, read_settings
@@ -25,6 +26,7 @@ from databrokkr_assets.factory.templates import resolved
 from databrokkr_assets.lake.store import Store, store_at
 
 DEFS = "defs.yaml"
+PIPELINE = "databrokkr_assets.Pipeline"
 
 
 class _PipelineAttributes(RootModel[dict[str, Any]]):
@@ -74,7 +76,7 @@ class Pipeline(dg.Component):
             given, missing = resolved(raw, context.resolution_context)
             _require_set(missing, Where(document.file))
             name = given.pop("name", None) or context.path.name
-            return cls(read_pipeline(name, given, document, installed()), document)
+            return cls(read_pipeline(name, given, document, installed(), read_discovered(context.path)), document)
         except DatabrokkrError as error:
             return cls(document=document, broken=error)
 
@@ -84,14 +86,14 @@ class Pipeline(dg.Component):
             error = self._broken or SpecError("the pipeline is empty", mend="give it nodes")
             return broken_defs(context.path.name, error, project.root)
         try:
-            return self._defs(self.spec, project)
+            return self._defs(self.spec, project, context.path)
         except Exception as error:
             file = self._document.file if self._document else context.path
             return broken_defs(self.spec.name, as_error(error, file), project.root)
 
-    def _defs(self, spec: PipelineSpec, project: Project) -> dg.Definitions:
+    def _defs(self, spec: PipelineSpec, project: Project, folder: Path) -> dg.Definitions:
         if self._document is None:
-            check_pipeline(spec, installed())
+            spec = check_pipeline(spec, installed(), read_discovered(folder))
         _require_connections(spec, project, self._document)
         job = dg.define_asset_job(
             spec.name, selection=dg.AssetSelection.groups(spec.name), description=spec.description or None
@@ -201,11 +203,11 @@ def _require_connections(spec: PipelineSpec, project: Project, document: Documen
             if known is None:
                 mend = did_you_mean(node.connection, project.connections)
                 raise SpecError(f'there is no connection "{node.connection}"', mend=mend, where=where)
-            if known.type != node.type:
-                fitting = [key for key, item in project.connections.items() if item.type == node.type]
-                mend = f"use one of type {node.type}: {', '.join(fitting) or 'none is defined yet'}"
+            if not node.accepts(known.type):
+                fitting = [key for key, item in project.connections.items() if node.accepts(item.type)]
+                mend = f"use one that fits: {', '.join(fitting) or 'none is defined yet'}"
                 raise SpecError(
-                    f'"{node.connection}" is a connection to {known.type}, not {node.type}',
+                    f'"{node.connection}" is a connection to {known.type}, which {node.type} cannot use',
                     mend=mend,
                     where=where,
                 )

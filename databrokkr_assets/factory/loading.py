@@ -24,9 +24,8 @@ def load_project(within: Path) -> dg.Definitions:
 
     Never fails for a mistake in one pipeline: that pipeline becomes an asset that says what is wrong.
     """
-    root, settings = project_of(within)
-    project = Project(root)
-    loader = _Loader(project, settings.get("defs_module") or f"{settings['root_module']}.defs")
+    loader = _loader(within)
+    project = loader.project
     token = CURRENT.set(project)
     try:
         with warnings.catch_warnings():
@@ -39,6 +38,20 @@ def load_project(within: Path) -> dg.Definitions:
     return dg.Definitions.merge(*_without_doubles(parts), _shared(project))
 
 
+def folders_of(within: Path) -> tuple[Project, list[Path]]:
+    """The project that `within` belongs to, its connections and lake noted, and its folders with definitions."""
+    loader = _loader(within)
+    folders = list(_folders(loader.top))
+    for folder in folders:
+        loader.note_shared(folder)
+    return loader.project, folders
+
+
+def _loader(within: Path) -> _Loader:
+    root, settings = project_of(within)
+    return _Loader(Project(root), settings.get("defs_module") or f"{settings['root_module']}.defs")
+
+
 _LAKE = "databrokkr_assets.Lake"
 
 
@@ -47,18 +60,22 @@ class _Loader:
     project: Project
     module: str
 
+    @property
+    def top(self) -> Path:
+        """The folder of all definitions."""
+        return Path(next(iter(importlib.import_module(self.module).__path__)))
+
     def parts(self) -> Iterator[dg.Definitions]:
         """Definitions of each folder; shared components first, since pipelines refer to them."""
-        package = importlib.import_module(self.module)
-        top = Path(next(iter(package.__path__)))
+        top = self.top
         folders = list(_folders(top))
-        broken = {folder: self._note_shared(folder) for folder in folders}
+        broken = {folder: self.note_shared(folder) for folder in folders}
         yield from (self._astray(file) for file in _files(top))
         for folder in folders:
             error = broken[folder]
             yield broken_defs(folder.name, error, self.project.root) if error else self._build(top, folder)
 
-    def _note_shared(self, folder: Path) -> DatabrokkrError | None:
+    def note_shared(self, folder: Path) -> DatabrokkrError | None:
         """Note the connections and the lake of a folder in the project; gives why its documents cannot be read."""
         file = folder / DEFS
         try:

@@ -41,6 +41,7 @@ def sensors(pipeline: Pipeline, project: Project) -> list[dg.SensorDefinition]:
                 for node in downstream(pipeline, [trigger.source])
                 if node not in pipeline.transforms or pipeline.transforms[node].stored
             ],
+            project.connection,
         )
         for name, trigger in pipeline.triggers.items()
     ]

@@ -19,7 +19,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+from deltalake.transaction import AddAction, RemoveAction
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, SpecError
@@ -64,6 +64,11 @@ class Conflict(Exception):
     """Somebody else committed first; nothing was written."""
 
 
+def as_logged(schema: pa.Schema) -> pa.Schema:
+    """A schema as a table's log gives it back."""
+    return pa.schema(DeltaSchema.from_arrow(schema).to_arrow())
+
+
 @dataclass(frozen=True)
 class ExternalTable:
     """A Delta table by its address."""
@@ -85,19 +90,16 @@ class ExternalTable:
             raise self.access_error(error) from error
         return ExternalVersion(self, table)
 
-    def create(
-        self, schema: pa.Schema, partition_by: Sequence[str], files: Sequence[NewFile], node: str, load: LoadMark
-    ) -> None:
-        """Make the table with the files of a first load. Raises Conflict or AccessError."""
+    def create(self, schema: pa.Schema, partition_by: Sequence[str], node: str, load: LoadMark) -> None:
+        """Make the table, without rows, its properties naming the load's dataset. Raises Conflict or AccessError."""
         try:
-            create_table_with_add_actions(
+            DeltaTable.create(
                 self.store.url,
                 DeltaSchema.from_arrow(schema),
-                [_add(file, schema) for file in files],
                 partition_by=list(partition_by),
                 configuration={_property(node): json.dumps([load.dataset])},
                 storage_options=self.store.delta_options(),
-                commit_properties=_properties(node, load),
+                raise_if_key_not_exists=False,
             )
         except (DeltaError, OSError) as error:
             raise (Conflict() if self.open() else self.access_error(error)) from error
@@ -279,7 +281,7 @@ def _add(file: NewFile, schema: pa.Schema) -> AddAction:
 
 
 def _remove(file: TableFile) -> RemoveAction:
-    return RemoveAction(file.path, True, _now(), size=file.bytes, partition_values=file.partition)
+    return RemoveAction(file.path, True, _now(), size=file.bytes, partition_values=dict(file.partition))
 
 
 def _text(value: object) -> str | None:

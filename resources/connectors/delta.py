@@ -65,8 +65,8 @@ class DeltaSourceSettings(_OfTable, SourceSettings):
     as_of: datetime | None = None
     """Read the table as it was at this time, in UTC unless it says otherwise."""
     incremental: bool = False
-    """Whether each load reads only the rows that were added since the last one. Where rows were changed or removed since,
-    `append` fails, and `merge` reads the whole table again; removed rows are not noticed then."""
+    """Whether each load reads only the rows that were added since the last one. Where rows were changed or removed
+    since, `append` fails, and `merge` reads the whole table again; removed rows are not noticed then."""
     columns: Names = ()
     """The columns to read; without it all of them."""
 

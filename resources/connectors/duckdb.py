@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,12 +22,13 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
 from databrokkr_assets.core.names import columns, literal, quoted
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
+    DeletesRows,
     Delivery,
     Load,
     LoadMark,
@@ -40,13 +41,16 @@ from databrokkr_assets.core.ports import (
     Target,
     WritesRelation,
 )
-from databrokkr_assets.core.spec import ConnectionSettings, Place
+from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger
-from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
+from resources.support import duckdb_survey, ledger
+from resources.support.applying import refuse_history_columns
+from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.duckdb_table import FileTable
+from resources.support.held_rows import HeldRows
 from resources.support.tables import TableName
 
 log = logging.getLogger("databrokkr")
@@ -54,8 +58,11 @@ log = logging.getLogger("databrokkr")
 _HELD = re.compile(r"lock on file|Unique file handle conflict")
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 
+_PATIENCE = 2
+"""Seconds that a test of a connection waits for the file."""
 
-class DuckDBConnection(ConnectionSettings):
+
+class DuckDBConnection(ConnectionSettings, ChecksAccess, ListsStreams):
     """A DuckDB file."""
 
     type: Literal["duckdb"]
@@ -71,6 +78,31 @@ class DuckDBConnection(ConnectionSettings):
     def uri(self) -> str:
         """The file, as the UI names it."""
         return f"duckdb://{self.path}"
+
+    def check_access(self, name: str, place: Place) -> Iterator[Finding]:
+        """Whether the file can be opened, what it holds, and whether it may be written."""
+        file = replace(self.file(name, place), wait=min(self.wait, _PATIENCE))
+        path = Path(file.path)
+        if not path.exists():
+            yield Finding("exists", False, f"there is no file {path}", "a sink creates it; else correct `path`")
+            yield duckdb_survey.may_write(path)
+            return
+        began = time.monotonic()
+        try:
+            with duckdb.connect() as duck, file.attached(duck, read_only=True) as alias:
+                yield Finding("reachable", True, f"{path} in {(time.monotonic() - began) * 1000:.0f} ms")
+                yield Finding("server", True, f"DuckDB {duckdb.__version__}, within this process")
+                yield Finding("may read", True, f"{sum(1 for _ in duckdb_survey.held(duck, alias))} tables and views")
+        except (AccessError, Unavailable) as error:
+            yield Finding("reachable", False, error.what, error.mend)
+            return
+        yield duckdb_survey.may_write(path)
+
+    def list_streams(self, name: str, place: Place) -> Iterator[Stream]:
+        """The tables and views of the file, rows estimated by DuckDB. Raises AccessError or Unavailable."""
+        file = self.file(name, place)
+        with duckdb.connect() as duck, file.attached(duck, read_only=True) as alias:
+            yield from duckdb_survey.held(duck, alias)
 
 
 def _connected(connection: ConnectionSettings | None) -> DuckDBConnection:
@@ -316,7 +348,7 @@ class DuckDBSinkSettings(DatabaseSinkSettings):
 class DuckDBSink(Sink):
     """Writes one table, with its ledger in the same schema."""
 
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
     delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     def __init__(self, table: TableName, create: bool, file: DuckDBFile) -> None:
@@ -329,80 +361,60 @@ class DuckDBSink(Sink):
         if not Path(self.file.path).exists():
             return None
         with duckdb.connect() as duck, self.file.attached(duck, read_only=True) as alias:
-            name = TableName(self.table.schema, ledger.TABLE)
-            if not existing(duck, alias, name):
+            book = FileTable(duck, alias, TableName(self.table.schema, ledger.TABLE))
+            if not book.columns():
                 return None
-            return ledger.mark(duck.execute(ledger.select(f"{alias}.{name.sql}", target.node)).fetchone())
+            return ledger.mark(duck.execute(ledger.select(book.sql, target.node)).fetchone())
 
     @contextmanager
     def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[DuckDBLoad]:
         """Open a load. The file is held during `commit` only."""
         names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge) else ():
+        for key in how.keys if isinstance(how, Merge | History) else ():
             if key.casefold() not in names:
                 mend = did_you_mean(key, target.schema.names)
                 raise SpecError(f'the key "{key}" is no column', mend=mend, where=str(self.table))
+        refuse_history_columns(how, target.schema.names, str(self.table))
         with ExitStack() as until_left:
-            yield DuckDBLoad(self, target, how, load, until_left)
+            yield DuckDBLoad(self, target, how, load, HeldRows(target.schema, until_left))
 
 
-def existing(duck: duckdb.DuckDBPyConnection, alias: str, table: TableName) -> dict[str, str]:
-    """The columns of a table of an attached file with their types; empty when there is no such table."""
-    rows = duck.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = ? AND schema_name = ? "
-        "AND lower(table_name) = lower(?) ORDER BY column_index",
-        [alias, table.schema, table.table],
-    )
-    return dict(rows.fetchall())
-
-
-class DuckDBLoad(Load, WritesRelation):
+class DuckDBLoad(Load, WritesRelation, DeletesRows):
     """One load: a query, or rows in a temporary table, applied by one transaction."""
 
-    def __init__(
-        self, sink: DuckDBSink, target: Target, how: Disposition, load: LoadMark, until_left: ExitStack
-    ) -> None:
+    def __init__(self, sink: DuckDBSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
         self._sink = sink
         self._target = target
         self._how = how
         self._load = load
-        self._until_left = until_left
-        self._duck: duckdb.DuckDBPyConnection | None = None
-        self._query = ""
+        self._held = held
 
     def write(self, records: pa.RecordBatch) -> None:
-        """Stage rows in a temporary table, which spills to disk. Raises SpecError."""
-        rows = told_by_arrow(self._target.schema)
-        if self._duck is None:
-            self._duck = self._until_left.enter_context(open_duck())
-            self._duck.execute("SET preserve_insertion_order = true")
-            own = own_columns(self._target.schema)
-            listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in own.items())
-            self._duck.execute(f"CREATE TEMP TABLE databrokkr_load ({listed})")
-            self._query = "SELECT * FROM databrokkr_load"
-        self._duck.register("databrokkr_records", records)
-        self._duck.execute(f"INSERT INTO databrokkr_load SELECT {rows} FROM databrokkr_records")
-        self._duck.unregister("databrokkr_records")
+        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
+        self._held.add(records)
 
     def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
         """Keep the query; `commit` runs it, straight into the file."""
-        self._duck, self._query = duck, query
+        self._held.give(duck, query)
+
+    def delete(self, keys: pa.RecordBatch) -> None:
+        """Keep the keys of rows to delete in a temporary table."""
+        self._held.delete(keys)
 
     def commit(self) -> Receipt:
         """Apply the rows and write the ledger in one transaction.
 
-        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also
-        when another load came first.
+        Raises DataError for a value that the table's type would change or a key that is NULL, SpecError, AccessError,
+        or Unavailable, also when another load came first.
         """
-        if self._duck is None:
-            self.write(pa.RecordBatch.from_pylist([], self._target.schema))
-        assert self._duck is not None
-        duck, rows = self._duck, self._in_order(self._duck)
+        held = self._held
+        rows = held.last_of_each(self._how.keys) if isinstance(self._how, Merge | History) else held.query()
+        gone, duck = held.deleted(), held.duck
         self._sink.file.make_folder()
         with self._sink.file.attached(duck, read_only=False) as alias, self._told_plainly():
             duck.execute("BEGIN")
             try:
-                receipt = self._applied(duck, alias, rows)
+                receipt = self._applied(FileTable(duck, alias, self._sink.table), rows, gone)
                 duck.execute("ROLLBACK" if receipt.already else "COMMIT")
             except BaseException:
                 with suppress(duckdb.Error):
@@ -410,80 +422,38 @@ class DuckDBLoad(Load, WritesRelation):
                 raise
         return receipt
 
-    def _in_order(self, duck: duckdb.DuckDBPyConnection) -> str:
-        """The rows to apply; for a merge one for each key, the last, kept aside because they are read twice."""
-        if not isinstance(self._how, Merge):
-            return self._query
-        duck.execute("SET preserve_insertion_order = true")
-        duck.execute(f"CREATE OR REPLACE TEMP TABLE databrokkr_merge AS {self._query}")
-        keys = columns(self._how.keys)
-        doubles = f"SELECT 1 FROM databrokkr_merge GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
-        duck.execute("SET preserve_insertion_order = false")
-        last = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY rowid DESC) = 1"
-        return f"SELECT * FROM databrokkr_merge{last if duck.execute(doubles).fetchone() else ''}"
-
-    def _applied(self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str) -> Receipt:
-        sink, node = self._sink, self._target.node
-        table, book = f"{alias}.{sink.table.sql}", f"{alias}.{TableName(sink.table.schema, ledger.TABLE).sql}"
+    def _applied(self, table: FileTable, rows: str, gone: str | None) -> Receipt:
+        sink, node, duck = self._sink, self._target.node, table.duck
+        book = f"{table.alias}.{TableName(sink.table.schema, ledger.TABLE).sql}"
         place = f"{sink.file.path}:{sink.table}"
-        duck.execute(f"CREATE SCHEMA IF NOT EXISTS {alias}.{quoted(sink.table.schema)}")
+        duck.execute(f"CREATE SCHEMA IF NOT EXISTS {table.alias}.{quoted(sink.table.schema)}")
         duck.execute(f"CREATE TABLE IF NOT EXISTS {book} ({ledger.COLUMNS})")
         held = ledger.mark(duck.execute(ledger.select(book, node)).fetchone())
         if ledger.already(held, self._load, place):
             return Receipt(0, place, already=True)
-        given = duck.sql(rows)
-        own = dict(zip(given.columns, map(str, given.types), strict=True))
-        self._fit(duck, alias, table, own)
-        self._refuse_bent(duck, alias, rows, own)
-        written = self._apply(duck, table, rows, list(own))
+        written, facts = self._apply(table, rows, gone)
         duck.execute(ledger.upsert(book, node, self._load, written))
-        return Receipt(written, place)
+        return Receipt(written, place, facts=facts)
 
-    def _fit(self, duck: duckdb.DuckDBPyConnection, alias: str, table: str, own: Mapping[str, str]) -> None:
-        """Make the table, and the columns that it lacks."""
-        present = {name.casefold() for name in existing(duck, alias, self._sink.table)}
-        missing = {name: kind for name, kind in own.items() if name.casefold() not in present}
-        if missing and not self._sink.create:
-            what = f"has no column {columns(list(missing))}" if present else "does not exist"
-            mend = "create it, or set `create: true`"
-            raise SpecError(f"{self._sink.table} {what}", mend=mend, where=str(self._sink.table))
-        if not present:
-            listed = ", ".join(f"{quoted(name)} {kind}" for name, kind in missing.items())
-            duck.execute(f"CREATE TABLE {table} ({listed})")
-            return
-        for name, kind in missing.items():
-            duck.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
-
-    def _refuse_bent(self, duck: duckdb.DuckDBPyConnection, alias: str, rows: str, own: Mapping[str, str]) -> None:
-        """Raise DataError when a value would change in the type of the table's column; DuckDB would do so silently."""
-        present = {name.casefold(): kind for name, kind in existing(duck, alias, self._sink.table).items()}
-        for name, kind in own.items():
-            column, target = quoted(name), present[name.casefold()]
-            if kind == target:
-                continue
-            back = f"TRY_CAST(TRY_CAST({column} AS {target}) AS {kind})"
-            bent = f"{column} IS NOT NULL AND {back} IS DISTINCT FROM {column}"
-            found = duck.execute(
-                f"SELECT count(*), min(CAST({column} AS VARCHAR)) FROM ({rows}) AS given WHERE {bent}"
-            ).fetchone()
-            if found and found[0]:
-                raise DataError(
-                    f'the column "{name}" is {target}: {found[0]} of its values, such as {found[1][:100]!r}, would be '
-                    "changed by it",
-                    mend="give the table's column a wider type, or clean the values in a transform",
-                    where=str(self._sink.table),
-                )
-
-    def _apply(self, duck: duckdb.DuckDBPyConnection, table: str, rows: str, names: list[str]) -> int:
-        if isinstance(self._how, Replace):
-            duck.execute(f"DELETE FROM {table}")
-        if isinstance(self._how, Merge):
-            # Not MERGE INTO: it keeps all that it changes in memory.
-            match = " AND ".join(f"target.{quoted(key)} = given.{quoted(key)}" for key in self._how.keys)
-            duck.execute(f"DELETE FROM {table} AS target USING ({rows}) AS given WHERE {match}")
-        statement = f"INSERT INTO {table} ({columns(names)}) SELECT {columns(names)} FROM ({rows}) AS given"
-        found = duck.execute(statement).fetchone()
-        return int(found[0]) if found else 0
+    def _apply(self, table: FileTable, rows: str, gone: str | None) -> tuple[int, dict[str, int]]:
+        """Bring the rows into the table; gives how many were written, and what else happened."""
+        how = self._how
+        table.fit(rows, how, create=self._sink.create)
+        given = table.applying(rows, how.keys if isinstance(how, Merge | History) else ())
+        facts = {}
+        if gone is not None:
+            facts["rows_deleted"] = table.run(table.applying(gone, tuple(table.duck.sql(gone).columns)).delete())
+        match how:
+            case History():
+                at = f"CAST({literal(self._load.at.isoformat())} AS TIMESTAMPTZ)"
+                facts["rows_closed"] = table.run(given.close(at))
+                return table.run(given.open(at)), facts
+            case Merge():
+                # Not MERGE INTO: it keeps all that it changes in memory.
+                table.run(given.delete())
+            case Replace():
+                table.run(f"DELETE FROM {table.sql}")
+        return table.run(given.insert()), facts
 
     @contextmanager
     def _told_plainly(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError
@@ -35,22 +35,20 @@ from databrokkr_assets.core.spec import (
 )
 from resources.base import Connector
 from resources.support import found_files
+from resources.support.chosen_store import is_store, local_only, origin_of, place_of, store_of
 from resources.support.file_formats import FORMATS, FormatName, Reading, format_of, packing_of, writable
 from resources.support.file_settings import FileSettings
 from resources.support.found_files import FoundFile
+from resources.support.stores import FileStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
+    from resources.support.work_folder import WorkFolder
+
 _ROWS_AT_ONCE = 10_000
 T = TypeVar("T")
-
-
-def _no_url(path: str) -> str:
-    if "://" in path:
-        raise ValueError(f"{path} is a URL; this connector reads and writes local files only")
-    return path
 
 
 class FilesSource(FileSettings, SourceSettings, WatchesFiles):
@@ -66,7 +64,18 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
     settle: float = Field(default=2.0, ge=0)
     """Seconds that a file must have been left alone before the sensor takes it as arrived."""
 
-    _local = field_validator("path")(_no_url)
+    @model_validator(mode="after")
+    def _of_its_store(self) -> FilesSource:
+        if self.connection is None:
+            for path in self.path:
+                local_only(path)
+        elif self.seen_by == "hash":
+            raise ValueError("`seen_by: hash` is for local files; a store's own version, or size and time, tell a file")
+        return self
+
+    def accepts(self, connection: str) -> bool:
+        """Connections of every type that opens a store of files."""
+        return is_store(connection)
 
     def default_disposition(self) -> Disposition:
         """Append: only files that were not seen before are read."""
@@ -74,23 +83,26 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> FilesReader:
         """A reader of the files that match when it is used."""
-        return FilesReader(self, place)
+        return FilesReader(self, place, connection)
 
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
-        """The file, or the folder that a glob starts at."""
-        return (_origin(self.path),)
+        """The files, or the folders that globs start at."""
+        return tuple(dict.fromkeys(origin_of(connection, path) for path in self.path))
 
-    def find(self, place: Place) -> list[FoundFile]:
+    def find(self, store: FileStore) -> list[FoundFile]:
         """The files that match now, by path, whether seen or not."""
-        return found_files.find(place.resolve(self.path), place.project)
+        found = (file for path in self.path for file in sorted(store.find(path), key=lambda file: file.path))
+        return list({file.key: file for file in found}.values())
 
-    def arrivals(self, place: Place, after: Cursor | None) -> Arrivals:
+    def arrivals(self, place: Place, after: Cursor | None, connection: ConnectionSettings | None = None) -> Arrivals:
         """The arrivals, and the cursor for the next look; it never holds hashes."""
         seen = found_files.seen_files(after)
         now = time.time()
+        with store_of(connection, place, self.connection) as store:
+            found = self.find(store)
         arrived = [
             file
-            for file in self.find(place)
+            for file in found
             if not found_files.is_seen(file, seen.get(file.key), look_inside=False)
             and found_files.age_seconds(file, now) >= self.settle
             and not _is_blank(self, file)
@@ -102,13 +114,13 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
 class FilesReader(Source, ReadsAsRelation):
     """Reads the new files of a source."""
 
-    def __init__(self, settings: FilesSource, place: Place) -> None:
-        self._settings, self._place = settings, place
+    def __init__(self, settings: FilesSource, place: Place, connection: ConnectionSettings | None = None) -> None:
+        self._settings, self._place, self._connection = settings, place, connection
         self._keep: list[object] = []
 
     def streams(self) -> Iterable[Stream]:
         """One, called after the file or folder."""
-        return [Stream(Path(self._settings.path).stem, keys=self._settings.keys)]
+        return [Stream(Path(self._settings.path[0]).stem, keys=self._settings.keys)]
 
     def relation(self, duck: DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
         """The rows of the new files as a query, file after file, line after line; no rows when nothing is new.
@@ -116,12 +128,18 @@ class FilesReader(Source, ReadsAsRelation):
         Raises AccessError when no file matches, DataError for a file that is not of its format, SpecError for files of
         several formats. `advance` and `rejects` raise Unavailable when a file changed meanwhile.
         """
-        marks = self._new(after)
-        files = [file for file in marks if not _is_blank(self._settings, file)]
-        read = self._read(duck, files, first=after is None) if files else None
+        from resources.support.work_folder import WorkFolder
+
+        work = WorkFolder(duck, self._settings.limits)
+        self._keep.append(work)  # the query needs its files; they go with this reader
+        with store_of(self._connection, self._place, self._settings.connection) as store:
+            marks = self._new(store, after)
+            found = [file for file in marks if not _is_blank(self._settings, file)]
+            files = store.bring(found, work.path)
+        read = self._read(duck, files, work, first=after is None) if files else None
         if read is None:
             return _nothing_new(after, list(marks))
-        seen = found_files.advanced({file.key: marks[file] for file in files}, after)
+        seen = found_files.advanced({file.key: marks[file] for file in found}, after)
         cursor = {**seen, "columns": _columns(duck, read.query)}
         return replace(
             read,
@@ -143,12 +161,12 @@ class FilesReader(Source, ReadsAsRelation):
                 yield from (Batch(batch) for batch in records)
             yield from _with_rejects(records.schema, relation)
 
-    def _new(self, after: Cursor | None) -> dict[FoundFile, list[Any]]:
+    def _new(self, store: FileStore, after: Cursor | None) -> dict[FoundFile, list[Any]]:
         """The files to read, with what the cursor is to remember of each."""
-        found = self._settings.find(self._place)
+        found = self._settings.find(store)
         everything = after is None or isinstance(self._settings.how, Replace)
         if not found and everything:
-            where = self._place.resolve(self._settings.path)
+            where = ", ".join(place_of(self._connection, self._place, path) for path in self._settings.path)
             mend = "check `path`, and that this user may list the folder and read it"
             raise AccessError(f"no file matches {where}", mend=mend)
         seen = {} if everything else found_files.seen_files(after)
@@ -158,14 +176,13 @@ class FilesReader(Source, ReadsAsRelation):
             if not found_files.is_seen(file, seen.get(file.key))
         }
 
-    def _read(self, duck: DuckDBPyConnection, files: list[FoundFile], *, first: bool) -> RelationRead | None:
+    def _read(
+        self, duck: DuckDBPyConnection, files: list[FoundFile], work: WorkFolder, *, first: bool
+    ) -> RelationRead | None:
         """The rows of the files, archives taken apart; `None` when there are neither rows nor columns."""
         from resources.support.archives import taken_apart
         from resources.support.child import Child
-        from resources.support.work_folder import WorkFolder
 
-        work = WorkFolder(duck, self._settings.limits)
-        self._keep.append(work)  # the query needs its files; they go with this reader
         parts = files
         with _explaining(lambda error: _explained(error, files, parts)), Child(work.path, work.limits) as child:
             parts = [
@@ -263,10 +280,6 @@ def _is_blank(settings: FilesSource, file: FoundFile) -> bool:
     return file.size == 0 and (form is None or FORMATS[form].is_text)
 
 
-def _origin(path: str) -> Origin:
-    return Origin(("files", *found_files.sanitised(path)), "file", found_files.uri(path))
-
-
 class FilesSink(SinkSettings):
     """Writes a dataset into one file (`replace`), or each load into a new file of a folder (`append`)."""
 
@@ -279,10 +292,14 @@ class FilesSink(SinkSettings):
     compression: Literal["gzip", "zstd"] | None = None
     """`gzip` or `zstd`; without it the extension tells. Parquet is compressed with zstd unless told otherwise."""
 
-    _local = field_validator("path")(_no_url)
+    def accepts(self, connection: str) -> bool:
+        """Connections of every type that opens a store of files."""
+        return is_store(connection)
 
     @model_validator(mode="after")
     def _whole(self) -> FilesSink:
+        if self.connection is None:
+            local_only(self.path)
         if self.disposition == "merge":
             raise ValueError("files cannot be merged into; use `append` or `replace`")
         named = format_of(Path(self.path))
@@ -308,7 +325,7 @@ class FilesSink(SinkSettings):
 
     def origin(self, connection: ConnectionSettings | None) -> Origin:
         """The file or the folder that is written."""
-        return _origin(self.path)
+        return origin_of(connection, self.path)
 
 
 connector = Connector(

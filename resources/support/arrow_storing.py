@@ -1,7 +1,7 @@
 """Stores Arrow data of any origin as Parquet that DuckDB reads without changing a value; in the child process.
 
-Left to themselves, Parquet and DuckDB would make a DOUBLE of a decimal with more than 38 digits, cut instants and times to
-microseconds, and a number of a duration.
+Left to themselves, Parquet and DuckDB would make a DOUBLE of a decimal with more than 38 digits and a number of a
+duration, and would cut instants and times to microseconds.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class _Unknown(Exception):
 
 
 def store(batches: Iterable[pa.RecordBatch], schema: pa.Schema, target: str) -> dict[str, str]:
-    """Write the batches, which have this schema, to a Parquet file; gives the types of those columns that stand there as text.
+    """Write the batches, in the types of this schema, to a Parquet file.
 
-    The data is checked down to its offsets first. Raises DataError for a column that no dataset can hold, and for a
-    value that would not stay what it is.
+    Gives the types of the columns that stand there as text. The data is checked down to its offsets first. Raises
+    DataError for a column that no dataset can hold, and for a value that would not stay what it is.
     """
     _refuse_names(schema.names)
     kept = pa.schema([pa.field(field.name, _of_column(field)) for field in schema])
@@ -57,7 +57,7 @@ def _of_column(field: pa.Field) -> pa.DataType:
 
 
 def _kept_type(kind: pa.DataType) -> pa.DataType:
-    """The type that DuckDB reads from Parquet with the values unchanged. Raises _Unknown for one without such a type."""
+    """The type that DuckDB reads from Parquet with the values unchanged. Raises _Unknown where there is none."""
     types = pa.types
     if types.is_timestamp(kind) and kind.unit == "ns" and kind.tz:
         return pa.timestamp("us", kind.tz)
@@ -81,7 +81,7 @@ def _kept_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _fits(kind: pa.DataType) -> bool:
-    return kind.precision <= 38 and 0 <= kind.scale <= kind.precision
+    return bool(kind.precision <= 38 and 0 <= kind.scale <= kind.precision)
 
 
 def _kept_nested(kind: pa.DataType) -> pa.DataType:
@@ -120,7 +120,9 @@ def _spans(column: pa.Array) -> pa.Array:
     """Durations and intervals as texts that DuckDB reads as INTERVAL."""
     if pa.types.is_duration(column.type):
         column = column.cast(pa.duration("us")).cast(pa.int64())
-        return pa.array([None if value is None else f"{value} microseconds" for value in column.to_pylist()], pa.string())
+        return pa.array(
+            [None if value is None else f"{value} microseconds" for value in column.to_pylist()], pa.string()
+        )
     return pa.array([_span(value) for value in column.to_pylist()], pa.string())
 
 

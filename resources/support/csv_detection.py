@@ -10,18 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from resources.support.csv_records import Dialect, Fields, Record, is_unfinished, records
+from resources.support.csv_records import Dialect, Record, is_unfinished, records
 from resources.support.text_lines import Line
 
 _LINES, _CHARACTERS = 100, 1 << 18
 _DELIMITERS = ",;\t|"
 _BACKSLASH = "\\"
-_DATA = re.compile(
-    r"[+-]?[$€£]?(\d+([.,]\d+)*|\.\d+)([eE][+-]?\d+)?\s?%?|(?P<time>\d{4}-\d\d-\d\d([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4})"
-    "|true|false",
-    re.IGNORECASE,
-)
-_YEAR = re.compile(r"(1[89]|20|21)\d\d")
+_TIMES = r"(1[89]|20|21)\d\d|\d{4}-\d\d-\d\d([ T].*)?|\d\d?[./]\d\d?[./]\d{2,4}"
+_TIME = re.compile(_TIMES)
+_DATA = re.compile(rf"[+-]?[$€£]?(\d+([.,]\d+)*|\.\d+)(e[+-]?\d+)?\s?%?|{_TIMES}|true|false", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,40 +47,61 @@ def sampled(lines: Iterator[Line]) -> Sample:
     return Sample(tuple(found), whole=True)
 
 
-def found_dialect(sample: Sample, given: Dialect, delimiter: str | None, quote: str | None, escape: str | None) -> Dialect:
-    """`given` with the delimiter, quote and escape that the author says, or the lines show where that is `None`."""
-    quotes = (
-        replace(given, quote=mark, escape="" if backslash == mark else backslash)
-        for mark in _quotes(sample, quote)
-        for backslash in _escapes(sample, escape)
-    )
-    tried = [replace(one, delimiter=delimiter or _delimiter(sample, one)) for one in quotes]
-    tried = [one for one in tried if one.quote != "'" or quote or _is_quoted_so(sample, one)]
-    return min(tried, key=lambda one: _broken(sample, one))  # the first of those with the fewest mistakes
+@dataclass(frozen=True)
+class Given:
+    """What the author says of the dialect; `None` is to be found out. `skips` tells that lines may stand above."""
+
+    delimiter: str | None
+    quote: str | None
+    escape: str | None
+    nulls: frozenset[str]
+    quoted_nulls: bool
+    comment: str
+    skips: bool
+
+    def dialects(self, sample: Sample) -> Iterator[Dialect]:
+        """The dialects that are worth a look, without their delimiter, from the least to the most common."""
+        for quote in _quotes(sample) if self.quote is None else [self.quote]:
+            for escape in _escapes(sample) if self.escape is None else [self.escape]:
+                yield Dialect(
+                    self.delimiter or ",",
+                    quote,
+                    self.nulls,
+                    self.quoted_nulls,
+                    "" if escape == quote else escape,
+                    self.comment,
+                )
 
 
-def _quotes(sample: Sample, quote: str | None) -> list[str]:
-    if quote is not None:
-        return [quote]
+def found_dialect(sample: Sample, given: Given) -> Dialect:
+    """The dialect, as the author says it or as the lines show it."""
+    tried = list(given.dialects(sample))
+    if given.delimiter is None:
+        tried = [replace(one, delimiter=_delimiter(sample, one, skips=given.skips)) for one in tried]
+    fitting = [one for one in tried if one.quote != "'" or given.quote or _is_quoted_so(sample, one)]
+    return min(fitting, key=lambda one: _broken(sample, one))  # the first of those with the fewest mistakes
+
+
+def _quotes(sample: Sample) -> list[str]:
     return ["'", '"'] if any("'" in line.text for line in sample.lines) else ['"']
 
 
-def _escapes(sample: Sample, escape: str | None) -> list[str]:
-    if escape is not None:
-        return [escape]
+def _escapes(sample: Sample) -> list[str]:
     shown = any(f"{_BACKSLASH}{mark}" in line.text for line in sample.lines for mark in "\"'")
     return [_BACKSLASH, ""] if shown else [""]
 
 
-def _delimiter(sample: Sample, dialect: Dialect) -> str:
+def _delimiter(sample: Sample, dialect: Dialect, *, skips: bool) -> str:
     """The delimiter that gives most records the most fields of one number; a comma where none does."""
 
-    def fields(delimiter: str) -> int:
+    def score(delimiter: str) -> tuple[int, int]:
         found = sample.records(replace(dialect, delimiter=delimiter))
-        widths = [len(record.fields) for record in found[lines_above(found) :]]
-        return widths[0] if widths and widths.count(widths[0]) * 2 > len(widths) else 1
+        above = lines_above(found) if skips else 0
+        widths = [len(record.fields) for record in found[above:]]
+        is_table = widths and widths[0] > 1 and widths.count(widths[0]) * 2 > len(widths)
+        return (-above, widths[0]) if is_table else (-len(sample.lines), 0)
 
-    return max(_DELIMITERS, key=fields)
+    return max(_DELIMITERS, key=score)
 
 
 def _broken(sample: Sample, dialect: Dialect) -> int:
@@ -95,15 +113,13 @@ def _is_quoted_so(sample: Sample, dialect: Dialect) -> bool:
 
     An apostrophe at the beginning of a text is no quote.
     """
-    raw = [field for record in sample.records(replace(dialect, quote="", escape=""))[1:] for field in record.fields]
-    shown = [field for field in raw if field and not _is_data(field)]
+    raw = replace(dialect, quote="", escape="")
+    shown = [field for record in sample.records(raw)[1:] for field in record.fields if field and not _is_data(field)]
     if any(field.startswith('"') for field in shown) or not any(field.startswith("'") for field in shown):
         return False
-    if _broken(sample, dialect):
+    if _broken(sample, dialect) or not _is_even(sample, dialect):
         return False
-    return _is_even(sample, dialect) and all(len(field) > 1 and field[0] == field[-1] == "'" for field in shown) or (
-        _is_even(sample, dialect) and not _is_even(sample, replace(dialect, quote="", escape=""))
-    )
+    return not _is_even(sample, raw) or all(len(field) > 1 and field[0] == field[-1] == "'" for field in shown)
 
 
 def _is_even(sample: Sample, dialect: Dialect) -> bool:
@@ -122,36 +138,44 @@ def lines_above(found: Sequence[Record]) -> int:
 def has_header(found: Sequence[Record], declared: Sequence[str]) -> bool | None:
     """Whether the first of the records holds names; `None` where they do not tell.
 
-    It does where a declared column is named, or where it is a text above numbers or dates. It does not where it is
-    itself a number, which few columns are called by; but years and dates, and numbers counted up, may be names.
+    It does where a declared column is named, or where it has a text above numbers or dates. It does not where it has a
+    number, which few columns are called by. Years and dates may be names, unless such stand below them too.
     """
     if not found or found[0].rule:
         return None
     first, below = found[0].fields, [record.fields for record in found[1:] if not record.rule]
     if {name.casefold() for name in declared} & {(field or "").strip().casefold() for field in first}:
         return True
-    if any(_stands_above(first, below, place) for place in range(len(first))):
+    columns = [[fields[place] or "" for fields in below if len(fields) > place] for place in range(len(first))]
+    tops = [(field or "").strip() for field in first]
+    if any(_is_name(top, column) for top, column in zip(tops, columns, strict=True)):
         return True
-    return False if any(map(_is_value, first)) and not _counts(first) else None
+    if _counts(tops):
+        return None
+    return False if any(_is_value(top, column) for top, column in zip(tops, columns, strict=True)) else None
 
 
-def _stands_above(first: Fields, below: Sequence[Fields], place: int) -> bool:
-    name = first[place]
-    column = [fields[place] for fields in below if len(fields) > place]
+def _is_name(top: str, column: Sequence[str]) -> bool:
     values = [value for value in column if value]
-    return bool(name and values) and not _is_data(name or "") and all(map(_is_data, values))
+    return bool(top and values) and not _is_data(top) and all(map(_is_data, values))
 
 
 def _is_data(text: str) -> bool:
     return bool(_DATA.fullmatch(text.strip().strip("'\"")))
 
 
-def _is_value(field: str | None) -> bool:
-    found = _DATA.fullmatch((field or "").strip())
-    return bool(found and not found["time"] and not _YEAR.fullmatch(found[0]))
+def _is_time(text: str) -> bool:
+    return bool(_TIME.fullmatch(text.strip()))
 
 
-def _counts(first: Fields) -> bool:
-    """Whether the names are 0, 1, 2 …, as some programs call columns; one more may stand before them."""
-    numbers = [field for field in first if _is_value(field)]
-    return any(numbers == [str(start + step) for step in range(len(numbers))] for start in (0, 1))
+def _is_value(top: str, column: Sequence[str]) -> bool:
+    if _is_time(top):
+        values = [value for value in column if value]
+        return bool(values) and all(map(_is_time, values))
+    return bool(_DATA.fullmatch(top))
+
+
+def _counts(tops: Sequence[str]) -> bool:
+    """Whether the names are 0, 1, 2 …, as some programs call columns that have no name."""
+    numbers = [top for top in tops if top]
+    return len(numbers) > 2 and numbers == [str(number) for number in range(len(numbers))]

@@ -10,14 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 
 from databrokkr_assets.core.errors import DataError, SpecError, Where, did_you_mean
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import RelationRead
+from resources.support.csv_detection import Given, found_dialect, has_header, lines_above, sampled
+from resources.support.csv_layout import (
+    Layout,
+    column_names,
+    has_comments,
+    is_filled,
+    start_of_footer,
+    without_footer,
+)
 from resources.support.csv_records import Dialect, Record, records
 from resources.support.csv_salvage import CsvSalvage, Manner
 from resources.support.csv_survey import CsvFile, Survey, Surveyor, typed
@@ -25,10 +35,9 @@ from resources.support.csv_types import Shapes
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import decoded, end_of_lines, is_utf8, lines, refuse_binary, wrong_bytes
+from resources.support.text_encodings import encoding_of, is_utf8, wrong_bytes
+from resources.support.text_lines import Line, decoded, end_of_lines, lines
 from resources.support.work_folder import WorkFolder
-
-_DELIMITERS = ",;\t|"
 
 
 def read(reading: Reading) -> RelationRead | None:
@@ -37,8 +46,13 @@ def read(reading: Reading) -> RelationRead | None:
     options = CsvOptions(
         delimiter=given.delimiter,
         quote=given.quote,
+        escape=given.escape,
         header=given.header,
         encoding=given.encoding,
+        skip_lines=given.skip_lines,
+        skip_footer=given.skip_footer,
+        comment=given.comment,
+        pads=given.short_rows == "pad",
         null_values=given.null_values,
         packing=reading.packing,
         columns=given.columns,
@@ -48,15 +62,35 @@ def read(reading: Reading) -> RelationRead | None:
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """How the author says the files are written; `columns` holds types as DuckDB prints them."""
+    """How the author says the files are written; `columns` holds types as DuckDB prints them.
+
+    `None`, and `auto` where there is a word for it, is to be found out from each file.
+    """
 
     delimiter: str | None
-    quote: str
-    header: bool
+    quote: str | None
+    escape: str | None
+    header: bool | int | Literal["auto"]
     encoding: str
+    skip_lines: int | Literal["auto"]
+    skip_footer: int
+    comment: str | None
+    pads: bool
     null_values: tuple[str, ...]
     packing: str | None
     columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    """What the first lines of a file tell. `skipped` lines stand above the table; `has_header` is `None` if unsure."""
+
+    file: FoundFile
+    plain: Path
+    encoding: str
+    dialect: Dialect
+    skipped: int
+    has_header: bool | None
 
 
 class CsvLoad:
@@ -72,7 +106,7 @@ class CsvLoad:
 
         Raises DataError for a file that is no CSV, SpecError for a declared column that no file of a first load has.
         """
-        parts = [part for part in map(self._part, files) if part]
+        parts = self._parts(files)
         if not parts:
             return None
         columns = _union(part.names for part in parts)
@@ -92,74 +126,108 @@ class CsvLoad:
 
     # --- one file ---
 
-    def _part(self, file: FoundFile) -> CsvFile | None:
-        plain = self._work.plain(file, self._options.packing)
-        refuse_binary(plain, file.key, self._options.encoding)
-        dialect = self._dialect(file, plain)
-        head = next(filter(_is_filled, self._records(plain, dialect)), None)
-        if head is None:
+    def _parts(self, files: Sequence[FoundFile]) -> list[CsvFile]:
+        """The files that have a header or a row."""
+        sketches = list(map(self._sketch, files))
+        known = [sketch.has_header for sketch in sketches if sketch.has_header is not None]
+        usual = known.count(False) * 2 <= len(known)  # a file that does not tell is like the others
+        return [part for sketch in sketches if (part := self._part(sketch, self._heads(sketch, usual=usual)))]
+
+    def _sketch(self, file: FoundFile) -> _Sketch:
+        options = self._options
+        plain = self._work.plain(file, options.packing)
+        encoding = encoding_of(plain, file.key, options.encoding)
+        skips = options.skip_lines == "auto"
+        skipped = 0 if options.skip_lines == "auto" else options.skip_lines
+        sample = sampled(self._lines(plain, encoding, skipped))
+        given = Given(
+            options.delimiter or ("\t" if ".tsv" in file.path.suffixes else None),
+            options.quote,
+            options.escape,
+            frozenset({"", *options.null_values}),
+            "" in options.null_values,
+            options.comment or "",
+            skips,
+        )
+        dialect = found_dialect(sample, given)
+        found = sample.records(dialect)
+        above = lines_above(found) if skips else 0
+        verdict = has_header(found[above:], tuple(options.columns))
+        return _Sketch(file, plain, encoding, dialect, found[above].line - 1 if above else skipped, verdict)
+
+    def _heads(self, sketch: _Sketch, *, usual: bool) -> int:
+        """How many lines the header has."""
+        if self._options.header == "auto":
+            return int(usual if sketch.has_header is None else sketch.has_header)
+        return int(self._options.header)
+
+    def _part(self, sketch: _Sketch, count: int) -> CsvFile | None:
+        file, plain = sketch.file, sketch.plain
+        found = filter(is_filled, self._records(sketch, sketch.skipped))
+        heads = list(islice(found, max(count, 1)))
+        if not heads:
             return None
-        part = CsvFile(file, plain, plain, self._names(file, head), dialect, self._options.header)
-        if is_utf8(self._options.encoding):
-            return part
-        path, clean = self._work.transcoded(plain, self._options.encoding, ".csv")
-        part = replace(part, path=path)
-        return part if clean else self._salvaged(part)
+        names = column_names(file.key, heads) if count else self._names(file, heads[0])
+        layout = self._layout(sketch, heads[:count])
+        part = CsvFile(file, plain, plain, sketch.encoding, names, sketch.dialect, layout, header=count > 0)
+        clean = True
+        if not is_utf8(part.encoding):
+            path, clean = self._work.transcoded(plain, part.encoding, ".csv")
+            part = replace(part, path=path)
+        comment = self._options.comment
+        is_plain = clean and layout.is_plain and not (comment and has_comments(part.path, comment))
+        return part if is_plain else self._salvaged(part)
 
-    def _dialect(self, file: FoundFile, plain: Path) -> Dialect:
-        nulls = frozenset({"", *self._options.null_values})
-        dialect = Dialect(",", self._options.quote, nulls, "" in self._options.null_values)
-        fixed = self._options.delimiter or ("\t" if ".tsv" in file.path.suffixes else None)
-        return replace(dialect, delimiter=fixed or self._sniffed(plain, dialect))
+    def _layout(self, sketch: _Sketch, heads: Sequence[Record]) -> Layout:
+        guesses = self._options.skip_lines == "auto" and sketch.skipped
+        guessed = filter(is_filled, self._records(sketch, 0)) if guesses else iter(())
+        return Layout(
+            above=heads[-1].line + heads[-1].text.count("\n") if heads else sketch.skipped,
+            heads=tuple(head.fields for head in heads),
+            guessed=tuple(takewhile(lambda record: record.line <= sketch.skipped, guessed)),
+            footer=self._options.skip_footer,
+            begins_with_header=not sketch.skipped,
+        )
 
-    def _sniffed(self, plain: Path, dialect: Dialect) -> str:
-        """The delimiter that gives the first records the most fields of one number; a comma where none does."""
+    def _names(self, file: FoundFile, first: Record) -> tuple[str, ...]:
+        """The names of the columns of a file without a header."""
+        declared = tuple(self._options.columns)
+        if declared and self._options.header == "auto" and len(declared) != len(first.fields):
+            raise DataError(
+                f"the first line looks like a row of {len(first.fields)} fields, not like names",
+                where=Where(Path(file.key), first.line),
+                mend="say `header: true` if these are names; else name all `columns`, in their order",
+            )
+        return declared or tuple(f"column{index}" for index in range(len(first.fields)))
 
-        def fields(delimiter: str) -> int:
-            found = filter(_is_filled, self._records(plain, replace(dialect, delimiter=delimiter)))
-            widths = [len(record.fields) for record in islice(found, 50)]
-            return widths[0] if widths and widths.count(widths[0]) * 2 > len(widths) else 1
+    def _lines(self, plain: Path, encoding: str, skipped: int) -> Iterator[Line]:
+        return without_footer(islice(lines(plain, encoding), skipped, None), self._options.skip_footer)
 
-        return max(_DELIMITERS, key=fields)
-
-    def _names(self, file: FoundFile, head: Record) -> tuple[str, ...]:
-        if self._options.header:
-            return _header(file, head)
-        return tuple(self._options.columns) or tuple(f"column{index}" for index in range(len(head.fields)))
-
-    def _records(self, plain: Path, dialect: Dialect) -> Iterator[Record]:
-        return records(lines(plain, self._options.encoding), dialect)
+    def _records(self, part: _Sketch | CsvFile, skipped: int) -> Iterator[Record]:
+        return records(self._lines(part.plain, part.encoding, skipped), part.dialect)
 
     def _data(self, part: CsvFile) -> Iterator[Record]:
-        """The records of a file but its header."""
-        found = self._records(part.plain, part.dialect)
-        if part.header:
-            next(filter(_is_filled, found), None)
-        return found
+        """The records below the header."""
+        return self._records(part, part.layout.above)
 
     def _salvaged(self, part: CsvFile) -> CsvFile:
         """The good records of the file, with the rejects beside them."""
-        skipped, first_end = self._beginning(part)
+        layout, first_end = part.layout, next(map(end_of_lines, decoded(part.plain, part.encoding)))
         end = "\r\n" if first_end == "\r\n" else "\n"
-        manner = Manner(part.dialect, len(part.names), end, wrong_bytes(part.plain, self._options.encoding))
-        into = self._work.new(".csv")
-        salvaged = replace(part, path=into, header=True, rejects=RejectSpool(self._work.new(".rejects")))
-        assert salvaged.rejects
+        wrong = wrong_bytes(part.plain, part.encoding)
+        manner = Manner(part.dialect, len(part.names), end, wrong, layout.heads, self._options.pads)
+        into, rejects = self._work.new(".csv"), RejectSpool(self._work.new(".rejects"))
+        salvaged = replace(part, path=into, dialect=part.dialect.doubling, header=True, rejects=rejects)
         judge = self._surveyor.judge(salvaged, manner.head, self._work.new(".block"))
         with self._work.writing(into) as out:
-            salvage = CsvSalvage(part.file.key, manner, judge, out, salvaged.rejects)
+            salvage = CsvSalvage(part.file.key, manner, judge, out, rejects)
+            salvage.reject(layout.guessed, "csv.preamble", "the line stands above the table")
             if first_end == "\r":
                 salvage.run_slowly(self._data(part))
             else:
-                salvage.run(part.path, skipped)
-        salvaged.rejects.close()
+                salvage.run(part.path, layout.above, start_of_footer(part.path, layout.footer))
+        rejects.close()
         return salvaged
-
-    def _beginning(self, part: CsvFile) -> tuple[int, str]:
-        """How many lines the header takes with the empty ones above it, and what ends the lines."""
-        end = next(map(end_of_lines, decoded(part.plain, self._options.encoding)))
-        head = next(filter(_is_filled, self._records(part.plain, part.dialect)))
-        return (head.line + head.text.count("\n") if part.header else 0), end
 
     # --- the first scan ---
 
@@ -193,7 +261,7 @@ class CsvLoad:
 
     def _overlooked(self, part: CsvFile, survey: Survey) -> bool:
         """Whether DuckDB saw no row where there is one: it does so when it takes the wrong line end for the file's."""
-        return not survey.rows and any(map(_is_filled, self._data(part)))
+        return not survey.rows and any(map(is_filled, self._data(part)))
 
     # --- the second scan ---
 
@@ -221,25 +289,3 @@ def _union(headers: Iterable[tuple[str, ...]]) -> dict[str, str]:
     for name in chain.from_iterable(headers):
         columns.setdefault(name.casefold(), name)
     return columns
-
-
-def _is_filled(record: Record) -> bool:
-    return bool(record.text or record.rule)
-
-
-def _header(file: FoundFile, head: Record) -> tuple[str, ...]:
-    """The names in a header; a column without one is called by its place, as DuckDB does."""
-    where = Where(Path(file.key), head.line)
-    if head.rule:
-        raise DataError(f"the header cannot be read: {head.problem}", where=where, mend="mend this line of the file")
-    names = tuple((field or "").strip() or f"column{index}" for index, field in enumerate(head.fields))
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.casefold() in seen:
-            raise DataError(
-                f'the header names a column twice: "{seen[name.casefold()]}" and "{name}"',
-                where=where,
-                mend="rename one in the file, or say `header: false` and name all `columns`; the header is then a row",
-            )
-        seen[name.casefold()] = name
-    return names

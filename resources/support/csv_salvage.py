@@ -7,19 +7,21 @@ more than one without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
 from databrokkr_assets.core.ports import Reject
-from resources.support.csv_records import Dialect, Fields, Record, is_unfinished, records
+from resources.support.csv_records import BOM, Dialect, Fields, Record, is_unfinished, records
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import LIMIT, lines_of, repaired
+from resources.support.text_lines import LIMIT, Line, lines_of, repaired
 
 _SIZES = (1 << 22, 1 << 17)
 _RECORDS_AT_ONCE = 10_000
+_OTHER_END = re.compile("\r\n?|\n")
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,18 @@ class Judge:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a file is written: dialect, number of fields, end of lines, and what to say of bytes that are no text."""
+    """How a file is written: dialect, number of fields, end of lines, and what to say of bytes that are no text.
+
+    A record with the fields of one of the `heads` after the mark of an appended file is its header. `pads` tells that
+    the fields which a short record lacks are NULL.
+    """
 
     dialect: Dialect
     width: int
     end: str
     wrong: str
+    heads: tuple[Fields, ...] = ()
+    pads: bool = False
 
     @property
     def head(self) -> bytes:
@@ -52,7 +60,7 @@ class Manner:
 class CsvSalvage:
     """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory.
 
-    The good ones are written to `out` in UTF-8, in the manner of the file, below a header.
+    The good ones are written to `out` in UTF-8, in the manner of the file but for escapes, below a header.
     """
 
     def __init__(self, name: str, manner: Manner, judge: Judge, out: IO[bytes], rejects: RejectSpool) -> None:
@@ -62,15 +70,21 @@ class CsvSalvage:
         self._is_in_long_line = False
         out.write(manner.head)
 
-    def run(self, path: Path, skipped_lines: int) -> None:
-        """Read the file at `path`, which is in UTF-8 where it is text at all, but its first lines."""
+    def reject(self, found: Iterable[Record], rule: str, reason: str) -> None:
+        """Set records aside that are above the rows."""
+        for record in found:
+            self._rejects.add(self._reject(record, rule, reason))
+
+    def run(self, path: Path, skipped_lines: int, stop: int) -> None:
+        """Read the file at `path`, which is in UTF-8 where it is text at all, but its first lines, up to a byte."""
         with open(path, "rb") as stream:
             stream.seek(3 if stream.read(3) == b"\xef\xbb\xbf" else 0)
             for _ in range(skipped_lines):
-                stream.readline()
+                while not stream.readline(_SIZES[0]).endswith(b"\n") and stream.tell() < stop:
+                    pass
             self._line += skipped_lines
             rest = b""
-            while more := stream.read(_SIZES[0]):
+            while more := stream.read(min(_SIZES[0], max(stop - stream.tell(), 0))):
                 rest = self._take(rest + more, 0, last=False)
             self._take(rest, 0, last=True)
 
@@ -89,7 +103,7 @@ class CsvSalvage:
         if not cut:
             return self._give_up_line(data)
         block, rest = data[:cut], data[cut:]
-        if self._judge.is_good(block):
+        if self._means_the_same(block) and self._judge.is_good(block):
             self._out.write(block if block.endswith(b"\n") else block + self._manner.end.encode())
             self._line += block.count(b"\n")
             return rest
@@ -118,16 +132,36 @@ class CsvSalvage:
             rest = self._take(rest + data[start:end], level, last=last and end >= len(data))
         return rest
 
+    def _means_the_same(self, block: bytes) -> bool:
+        """Whether the block has nothing that only the file's own dialect knows."""
+        dialect = self._manner.dialect
+        foreign = [dialect.escape, "" if dialect.quote == dialect.doubling.quote else dialect.doubling.quote]
+        comment = dialect.comment.encode()
+        ends = () if not comment else (b"\n", b"\r", BOM.encode())
+        return not (
+            any(mark and mark.encode() in block for mark in foreign)
+            or (comment and block.startswith(comment))
+            or any(end + comment in block for end in ends)
+        )
+
     def _cut(self, data: bytes) -> int:
         """Where the last surely whole record ends: at the end of a line with as many quotes opened as closed."""
-        quote = self._manner.dialect.quote.encode()
         end = data.rfind(b"\n") + 1
-        is_open = quote and data.count(quote, 0, end) % 2
+        is_open = self._quotes(data[:end]) % 2
         while end and is_open:
             before = data.rfind(b"\n", 0, end - 1) + 1
-            is_open = (is_open + data.count(quote, before, end)) % 2
+            is_open = (is_open + self._quotes(data[before:end])) % 2
             end = before
         return end
+
+    def _quotes(self, data: bytes) -> int:
+        """How many quotes open or close a field, as far as one can tell without reading the records."""
+        quote, escape = self._manner.dialect.quote.encode(), self._manner.dialect.escape.encode()
+        if not quote:
+            return 0
+        if escape and escape in data:
+            data = data.replace(escape * 2, b"").replace(escape + quote, b"")
+        return data.count(quote)
 
     def _read(self, data: bytes, level: int, *, last: bool) -> bytes:
         """Read record by record; of a block that is not the last, a record that is open at its end is left."""
@@ -147,17 +181,39 @@ class CsvSalvage:
         rows: list[tuple[Record, Fields]] = []
         rejects: list[tuple[int, Reject]] = []
         for record in found:
-            fields = fitted(record, self._manner.width, self._manner.dialect.delimiter)
-            if not (record.rule or record.text or self._manner.width == 1):
+            if not (record.rule or record.text or self._manner.width == 1) or self._is_head(record):
                 continue  # an empty line; DuckDB passes over it too
-            if not record.rule and len(fields) == self._manner.width:
-                rows.append((record, fields))
-            else:
+            taken = self._rows_of(record)
+            rows += taken
+            if not taken:
                 reason = record.problem or f"the line has {len(record.fields)} fields, not {self._manner.width}"
                 rejects.append((record.line, self._reject(record, record.rule or "csv.columns", reason)))
         rejects += self._keep(rows)
         for _, reject in sorted(rejects, key=lambda one: one[0]):
             self._rejects.add(reject)
+
+    def _is_head(self, record: Record) -> bool:
+        return record.text.startswith(BOM) and record.fields in self._manner.heads
+
+    def _rows_of(self, record: Record) -> list[tuple[Record, Fields]]:
+        """The record with its fields where it has as many as it must; several of a line in which line ends are mixed.
+
+        None for one that cannot be read.
+        """
+        fields = self._fitted(record)
+        if not record.rule and len(fields) == self._manner.width:
+            return [(record, fields)]
+        if record.rule in {"", "csv.quotes"} and _OTHER_END.search(record.text):
+            pieces = (Line(record.line, piece, None, "\n") for piece in _OTHER_END.split(record.text) if piece)
+            found = [(one, self._fitted(one)) for one in records(pieces, self._manner.dialect)]
+            if all(not one.rule and len(fields) == self._manner.width for one, fields in found):
+                return found
+        return []
+
+    def _fitted(self, record: Record) -> Fields:
+        fields = fitted(record, self._manner.width, self._manner.dialect.delimiter)
+        missing = self._manner.width - len(fields)
+        return fields + [None] * missing if self._manner.pads and not record.rule else fields
 
     def _keep(self, rows: list[tuple[Record, Fields]]) -> Iterator[tuple[int, Reject]]:
         """Write the rows but those that a declared type would change, or that DuckDB would find too long."""
@@ -175,14 +231,15 @@ class CsvSalvage:
         return Reject(reason, rule, f"{self._name}:{record.line}", repaired(record.text))
 
     def _written(self, fields: Fields) -> str:
-        quote = self._manner.dialect.quote
+        dialect = self._manner.dialect.doubling
+        quote = dialect.quote
 
         def field(value: str | None) -> str:
             if value is None or not quote:
                 return value or ""
             return f"{quote}{value.replace(quote, quote * 2)}{quote}"
 
-        return self._manner.dialect.delimiter.join(map(field, fields))
+        return dialect.delimiter.join(map(field, fields))
 
 
 def fitted(record: Record, width: int, delimiter: str) -> Fields:

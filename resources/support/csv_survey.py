@@ -10,7 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from databrokkr_assets.core.names import literal, quoted
-from resources.support.csv_records import Dialect, Fields
+from resources.support.csv_layout import Layout
+from resources.support.csv_records import BOM, Dialect, Fields
 from resources.support.csv_salvage import Judge
 from resources.support.csv_types import INTEGER, NUMBERS, TEXT, Shapes, digits, holds, kinds
 from resources.support.found_files import FoundFile
@@ -25,14 +26,16 @@ _SAMPLE_ROWS = 10_000
 class CsvFile:
     """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads.
 
-    A salvaged file has its rejects.
+    `header` tells whether `path` begins with one. A salvaged file has its rejects.
     """
 
     file: FoundFile
     plain: Path
     path: Path
+    encoding: str
     names: tuple[str, ...]
     dialect: Dialect
+    layout: Layout
     header: bool
     rejects: RejectSpool | None = None
 
@@ -51,10 +54,11 @@ def typed(kin: list[CsvFile], types: list[str]) -> str:
     """SQL: the same in types. DuckDB's strict reader is told everything, so that it guesses nothing."""
     dialect = kin[0].dialect
     columns = ", ".join(f"'c{index}': {literal(kind)}" for index, kind in enumerate(types))
-    quote = literal(dialect.quote)
+    quote, escape = dialect.quote, dialect.quote and (dialect.escape or dialect.quote)
     return (
         f"read_csv([{', '.join(literal(str(part.path)) for part in kin)}], auto_detect=false, strict_mode=true, "
-        f"header={kin[0].header}, delim={literal(dialect.delimiter)}, quote={quote}, escape={quote}, "
+        f"header={kin[0].header}, delim={literal(dialect.delimiter)}, quote={literal(quote)}, "
+        f"escape={literal(escape)}, "
         f"nullstr=[{', '.join(map(literal, sorted(dialect.nulls)))}], allow_quoted_nulls={dialect.quoted_nulls}, "
         f"columns={{{columns}}}, max_line_size={LIMIT}, buffer_size={4 * LIMIT}, "
         f"filename={literal(_FILE)}, hive_partitioning=false)"
@@ -63,7 +67,7 @@ def typed(kin: list[CsvFile], types: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found in a file: rows, shapes of inferred columns, rows that a declared type would change."""
+    """What a scan found in a file: rows, those that cannot be taken as they are, shapes of inferred columns."""
 
     rows: int = 0
     misfits: int = 0
@@ -141,7 +145,8 @@ class Surveyor:
         names = [name for name in _folded(kin[0]) if shapes and self._is_open(name)]
         # every field is counted, because DuckDB does not decode the fields that nobody asks for
         touched = " + ".join(f"count(c{index})" for index in range(len(kin[0].names)))
-        aggregates = [touched, f"count(*) FILTER (NOT ({self._all_hold(kin[0])}))"]
+        odd = " OR ".join([f"NOT ({self._all_hold(kin[0])})", *_oddities(kin[0])])
+        aggregates = [touched, f"count(*) FILTER ({odd})"]
         for name in names:
             aggregates += self._aggregates(name, _place(kin[0], name))
         query = f"SELECT {_FILE}, count(*), {', '.join(aggregates)} FROM (FROM {texts(kin)} {rows}) GROUP BY {_FILE}"
@@ -158,6 +163,17 @@ class Surveyor:
 
     def _is_open(self, name: str) -> bool:
         return name not in self._declared and not self._ahead.get(name, Shapes()).kinds & TEXT
+
+
+def _oddities(part: CsvFile) -> Iterator[str]:
+    """SQL: whether a record may not be what DuckDB takes it for.
+
+    A mark at the beginning of a line is that of a file that was appended; DuckDB knows escapes within quotes only.
+    """
+    yield f"coalesce(starts_with(c0, {literal(BOM)}), false)"
+    if escape := part.dialect.escape:
+        for index in range(len(part.names)):
+            yield f"coalesce(contains(c{index}, {literal(escape)}), false)"
 
 
 def _folded(part: CsvFile) -> list[str]:

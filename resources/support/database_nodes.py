@@ -152,6 +152,12 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         """The patterns among `tables`, each with its schema."""
         return tuple(str(self._named(word)) for word in self.tables if self._is_pattern(word))
 
+    def finds(self, stream: Stream) -> bool:
+        """Whether a pattern in `tables` stands for the table, and none in `exclude`."""
+        table = TableName(stream.namespace, stream.name)
+        wanted = any(_fits(table, self._named(word)) for word in self.tables if self._is_pattern(word))
+        return wanted and not any(_fits(table, self._named(word)) for word in self.exclude)
+
     def expanded(self, known: Sequence[Stream]) -> Mapping[str, SourceSettings]:
         """A source for each table, by the table's name.
 
@@ -212,10 +218,9 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         if not self._is_pattern(word):
             yield wanted
             return
-        left_out = [self._named(one) for one in self.exclude]
         for stream in known:
             table = TableName(stream.namespace, stream.name)
-            if _fits(table, wanted) and not any(_fits(table, one) for one in left_out):
+            if _fits(table, wanted) and self.finds(stream):
                 yield table
 
     def _single(self, table: TableName, own: Mapping[str, Any], keys: tuple[str, ...]) -> SourceSettings:

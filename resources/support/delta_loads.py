@@ -24,7 +24,7 @@ from databrokkr_assets.core.ports import (
     WritesRelation,
 )
 from databrokkr_assets.lake import types
-from databrokkr_assets.lake.external import Conflict, ExternalTable, ExternalVersion, NewFile, TableFile
+from databrokkr_assets.lake.external import Conflict, ExternalTable, ExternalVersion, NewFile, TableFile, as_logged
 from resources.support import ledger
 from resources.support.delta_plan import DeltaLayout, Plan, Staged
 from resources.support.delta_rows import FILE, rows_of
@@ -33,7 +33,8 @@ from resources.support.held_rows import HeldRows
 from resources.support.opened_store import let_in
 from resources.support.parquet_parts import Part, PartsWriter
 
-_TRIES = 5
+_TRIES = 8
+"""How often a load is applied to the newest version; making the table or a column ready takes one, too."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
             self._committed.update(self._written)
             return Receipt(self._staged.rows if self._staged else 0, self._url, already=True)
         if now is None:
-            return self._created()
+            self._create()
+            return None
         now.refuse(self._how)
         if now.name_dataset(self._target.node, self._load) or self._widened(now):
             return None
@@ -139,15 +141,15 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         now.commit(self._how, files, touched, self._target.node, self._load)
         return self._receipt(staged, files)
 
-    def _created(self) -> Receipt:
+    def _create(self) -> None:
+        """Make the table, without rows; but only once these are staged, because they may be refused."""
         if not self._layout.create:
             raise SpecError("there is no Delta table", mend="create it, or set `create: true`", where=self._url)
         found = self._given()
-        schema = types.stored_schema(self._rows.duck, found.columns, found.types)
+        schema = as_logged(types.stored_schema(self._rows.duck, found.columns, found.types))
         plan = Plan(schema, self._layout.partition_by or ())
-        staged = self._stage(plan)
-        self._table.create(schema, plan.partition_by, staged.files, self._target.node, self._load)
-        return self._receipt(staged, staged.files)
+        self._stage(plan)
+        self._table.create(schema, plan.partition_by, self._target.node, self._load)
 
     def _receipt(self, staged: Staged, files: Sequence[NewFile]) -> Receipt:
         self._committed.update(file.path for file in files)

@@ -93,8 +93,8 @@ def added_since(version: ExternalVersion, duck: duckdb.DuckDBPyConnection, since
     try:
         rows = duck.execute(
             "SELECT add.path, add.size, add.partitionValues, remove IS NOT NULL OR add.deletionVector IS NOT NULL "
-            f"FROM read_json([{', '.join(commits)}], format = 'newline_delimited', columns = {_ACTIONS}, "
-            "maximum_object_size = 67108864) WHERE add.dataChange OR remove.dataChange"
+            f"FROM read_json([{', '.join(commits)}], format = 'newline_delimited', columns = {_ACTIONS}) "
+            "WHERE add.dataChange OR remove.dataChange"
         ).fetchall()
     except (duckdb.IOException, duckdb.HTTPException) as error:
         raise AccessError(

@@ -114,6 +114,11 @@ FORMATS: dict[FormatName, Format] = {
     "csv": Format("CSV", (".csv", ".tsv"), "csv_files:read", "file_output:write_csv", is_text=True),
     "jsonl": Format("JSON lines", (".jsonl", ".ndjson"), "json_files:read", "file_output:write_jsonl", is_text=True),
     "parquet": Format("Parquet", (".parquet",), "parquet_files:read", "file_output:write_parquet", packs_itself=True),
+    "avro": Format("Avro", (".avro",), "avro_files:read", "avro_files:write", packs_itself=True),
+    "orc": Format("ORC", (".orc",), "orc_files:read", "orc_files:write", packs_itself=True),
+    "arrow": Format(
+        "Arrow", (".arrow", ".feather", ".ipc", ".arrows"), "arrow_files:read", "arrow_files:write", packs_itself=True
+    ),
 }
 
 

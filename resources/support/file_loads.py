@@ -1,37 +1,30 @@
-"""A load into a file or a folder of files: staged under a hidden name, then renamed."""
+"""A load into a file or a folder of files: staged under a hidden name, then put in its place at one moment."""
 
 from __future__ import annotations
 
-import errno
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
-from databrokkr_assets.core.errors import AccessError, Unavailable
 from databrokkr_assets.core.ports import Load, LoadMark, Receipt, Target, WritesRelation
 from databrokkr_assets.engine.duckdb import open_duck
+from resources.support.file_folders import TargetFolder, writing
 from resources.support.file_formats import FormatName
-from resources.support.file_ledger import FileLedger, publish
+from resources.support.file_ledger import Entry, FileLedger
 from resources.support.file_output import copy_to
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-_ABANDONED = 24 * 3600
 
 
 @dataclass(frozen=True)
 class Destination:
     """The file that a load writes: one that each load replaces, or a new one, which is not kept without rows."""
 
-    path: Path
+    folder: TargetFolder
+    name: str
     format: FormatName
     packing: str | None
     replaced: bool
@@ -118,22 +111,3 @@ class FileLoad(Load, WritesRelation):
             duck.register("rows", pa.RecordBatchReader.from_batches(stored.schema, batches))
             duck.execute("SET preserve_insertion_order = true")
             self.write_relation(duck, "FROM rows")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the disk says into AccessError, naming the path."""
-    try:
-        yield
-    except (OSError, duckdb.IOException) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(code) if code else str(error).splitlines()[0]
-        full = code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "space" in reason or "too large" in reason
-        mend = f"free space on the disk of {path.parent}" if full else f"let this user write into {path.parent}"
-        raise AccessError(f"{path} cannot be written: {reason}", mend=mend) from error
-
-
-def make_folder(folder: Path) -> None:
-    """The folder with its parents. Raises AccessError where they cannot be made."""
-    with writing(folder):
-        os.makedirs(folder, exist_ok=True)

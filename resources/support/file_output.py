@@ -13,8 +13,15 @@ from databrokkr_assets.core.names import literal, quoted
 from resources.support.file_formats import FORMATS, FormatName, Writing
 
 _WIDE = {"hugeint": "DECIMAL(38,0)", "uhugeint": "DECIMAL(38,0)"}
-_PARQUET = {**_WIDE, "interval": "VARCHAR", "time with time zone": "VARCHAR", "bit": "VARCHAR"}
-"""Parquet has no such types: DuckDB would write doubles, milliseconds, times in UTC."""
+PLAIN = {
+    **_WIDE,
+    "interval": "VARCHAR",
+    "time with time zone": "VARCHAR",
+    "time_ns": "VARCHAR",
+    "bit": "VARCHAR",
+    "bignum": "VARCHAR",
+}
+"""Types that Parquet and its like lack: DuckDB would write doubles, milliseconds, times in UTC."""
 _JSON = {**_WIDE, "decimal": "DECIMAL", "json": "VARCHAR"}
 """DuckDB would write doubles: of decimals, too, unless they are 38 digits wide, and of the numbers in a JSON value."""
 _NESTED = {"list", "struct", "map", "array", "union"}
@@ -61,7 +68,7 @@ def _copied(writing: Writing, form: str, how: str) -> int:
 def _value(column: str, kind: DuckDBPyType, form: str) -> str:
     match kind.id, form:
         case _, "parquet":
-            return _as(column, kind, _PARQUET)
+            return _as(column, kind, PLAIN)
         case (("timestamp" | "timestamp_s" | "timestamp_ms" | "timestamp_ns"), _):
             return f"replace({column}::VARCHAR, ' ', 'T')"
         case "timestamp with time zone", _:
@@ -87,21 +94,25 @@ def _json_number(column: str) -> str:
 
 
 def _as(column: str, kind: DuckDBPyType, other: Mapping[str, str]) -> str:
-    """The column with the types that the format would change replaced, within nested types too."""
-    stored = _stored(kind, other)
+    stored = stored_as(kind, other)
     return column if stored == str(kind) else f"{column}::{stored}"
 
 
-def _stored(kind: DuckDBPyType, other: Mapping[str, str]) -> str:
+def stored_as(kind: DuckDBPyType, other: Mapping[str, str]) -> str:
+    """The type with those that a format lacks replaced by `other`, by their names, within nested types too."""
     children: dict[str, Any] = dict(kind.children) if kind.id in {"decimal", "struct", "list", "map", "array"} else {}
     match kind.id:
         case "decimal" if "decimal" in other:
             return f"DECIMAL(38,{children['scale']})"
         case "struct":
-            return f"STRUCT({', '.join(f'{quoted(name)} {_stored(child, other)}' for name, child in children.items())})"
+            return (
+                f"STRUCT({', '.join(f'{quoted(name)} {stored_as(child, other)}' for name, child in children.items())})"
+            )
+        case "array" if "array" not in other:
+            return f"{stored_as(children['child'], other)}[{children['size']}]"
         case "list" | "array":
-            return f"{_stored(children['child'], other)}[{children.get('size', '')}]"
+            return f"{stored_as(children['child'], other)}[]"
         case "map":
-            return f"MAP({_stored(children['key'], other)}, {_stored(children['value'], other)})"
+            return f"MAP({stored_as(children['key'], other)}, {stored_as(children['value'], other)})"
         case identity:
             return other.get("json" if str(kind) == "JSON" else identity, str(kind))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,8 +24,13 @@ class Of(tuple[FormatName, ...]):
     __slots__ = ()
 
 
-_TEXTS = Of(("csv", "jsonl"))
-_TYPED = Of(("csv", "jsonl"))
+_TEXTS = Of(("csv", "jsonl", "json"))
+_TYPED = Of(("csv", "jsonl", "json"))
+
+LineCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+"""A number of lines."""
+HeaderLines = Annotated[int, Field(strict=True, ge=1, le=20)]
+"""A number of lines that together name the columns."""
 
 
 class Limits(Settings):
@@ -46,8 +51,9 @@ class Limits(Settings):
 class FileSettings(Settings):
     """Which files, and how they are written."""
 
-    path: str
-    """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it."""
+    path: Names
+    """A file, a glob such as `in/**/*.csv`, or a folder: every file of a known format below it. Or a list of these.
+    With a `connection` it is within its store, or a URL where that is `http`."""
     format: FormatName | None = None
     """Without it the file's extension tells; `fixed_width` and `text` have none. `jsonl` is one JSON object a line."""
     compression: Packing | None = None
@@ -57,14 +63,30 @@ class FileSettings(Settings):
     """Which files of an archive are read, as a pattern such as `*.csv`; without it, those of the format."""
     limits: Limits = Limits()
     """How much a file may take, so that a hostile one does no harm."""
-    delimiter: Annotated[str | None, Of(("csv",))] = Field(default=None, min_length=1, max_length=1)
-    """CSV: the character between two fields; without it, it is found out from the first lines."""
-    quote: Annotated[str, Of(("csv",))] = Field(default='"', max_length=1)
-    """CSV: the character around a field that holds delimiters or line ends; empty for none."""
-    header: Annotated[bool, Of(("csv",))] = True
-    """CSV: whether the first line names the columns. Without a header, `columns` does, in their order."""
+    delimiter: Annotated[str | None, Of(("csv",))] = Field(default=None, min_length=1, max_length=4)
+    """CSV: the text between two fields, of at most four bytes; without it, it is found out from the first lines."""
+    quote: Annotated[str | None, Of(("csv",))] = Field(default=None, max_length=1)
+    """CSV: the character around a field that holds delimiters or line ends; empty for none. Without it, `"`, or `'`
+    where the first lines are surely written so."""
+    escape: Annotated[str | None, Of(("csv",))] = Field(default=None, max_length=1)
+    r"""CSV: the character that makes the next one a plain one, such as `\`; empty where a quote within quotes is written
+    twice. Without it, the first lines tell."""
+    header: Annotated[bool | HeaderLines | Literal["auto"], Of(("csv",))] = "auto"
+    """CSV: whether the first line names the columns, or how many lines do, joined by `_`. `auto` takes it for names
+    unless it holds numbers, which are then a row. Without a header, `columns` names them, in their order."""
+    skip_lines: Annotated[LineCount | Literal["auto"], Of(("csv",))] = 0
+    """CSV: how many lines stand above the table. `auto` finds it by the number of fields, and sets the lines aside."""
+    skip_footer: Annotated[LineCount, Of(("csv",))] = 0
+    """CSV: how many lines stand below the table; empty ones do not count."""
+    comment: Annotated[str | None, Of(("csv",))] = Field(default=None, min_length=1, max_length=4)
+    """CSV: what a line that is left out begins with, e.g. `#`."""
+    short_rows: Annotated[Literal["reject", "pad"], Of(("csv",))] = "reject"
+    """CSV: what is done with rows of too few fields: `reject` sets them aside, `pad` makes what they lack NULL."""
     encoding: Annotated[str, _TEXTS] = "utf-8"
-    """CSV and JSON: the encoding of the text, by its Python name, e.g. `cp1252`, `utf-16`."""
+    """CSV and JSON: the encoding of the text, by its Python name, e.g. `cp1252`, `utf-16`; `auto` finds out each
+    file's, where it is not UTF-8 by a guess."""
+    records: Annotated[str | None, Of(("json",))] = None
+    """JSON: where in a document its records are, e.g. `results.items`; without it, at the top."""
     null_values: Annotated[Names, Of(("csv",))] = ()
     """CSV: texts that stand for NULL when they are not in quotes; an empty field does so always. `""` makes quoted
     fields NULL too."""
@@ -74,6 +96,8 @@ class FileSettings(Settings):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
+        if encoding == "auto":
+            return encoding
         try:
             codecs.lookup(encoding)
         except LookupError:
@@ -95,10 +119,10 @@ class FileSettings(Settings):
 
     @model_validator(mode="after")
     def _keys_fit_the_format(self) -> FileSettings:
-        form = self.format or format_of(Path(self.path))
+        form = self.format or format_of(Path(self.path[0]))
         if form:
             for key, of in self._foreign_keys(form):
-                what = f"`{key}` is for {_titles(of)}, and {self.path} is {FORMATS[form].title}"
+                what = f"`{key}` is for {_titles(of)}, and {self.path[0]} is {FORMATS[form].title}"
                 raise ValueError(f"{what}; remove `{key}`")
         return self
 

@@ -175,6 +175,11 @@ def uri(path: str) -> str:
     return fixed.as_uri() if fixed.is_absolute() else f"file:{fixed.as_posix()}"
 
 
+def fixed(path: str) -> str:
+    """The part of a glob that names a folder; the whole of a path that is no glob."""
+    return _fixed(path).as_posix() if glob.has_magic(path) else path
+
+
 def _fixed(path: str) -> Path:
     return Path(*takewhile(lambda part: not glob.has_magic(part), Path(path).parts))
 

@@ -24,7 +24,8 @@ from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, Salva
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
 from resources.support.json_types import holds_parts, is_nested
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import LIMIT, is_utf8, lines, refuse_binary
+from resources.support.text_encodings import encoding_of, is_utf8
+from resources.support.text_lines import LIMIT, lines
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
@@ -107,7 +108,7 @@ class JsonLoad:
 
     def _part(self, file: FoundFile) -> JsonFile:
         plain = self._work.plain(file, self._options.packing)
-        refuse_binary(plain, file.key, self._options.encoding)
+        encoding_of(plain, file.key, self._options.encoding)
         part = JsonFile(file, plain, plain)
         if is_utf8(self._options.encoding):
             return part

@@ -153,7 +153,7 @@ _LANDS = {
     "uuid": "char(36)",
 }
 _NESTED = ("list", "array", "struct", "map", "union")
-_DEEPEST_SCALE = 30
+_DEEPEST_SCALE = 30  # MySQL's; MariaDB has 38
 _WIDTH = re.compile(r"^((?:tiny|small|medium|big)?int)\(\d+\)")
 
 
@@ -174,45 +174,59 @@ class Wire:
     @property
     def in_bytes(self) -> bool:
         """Whether `text` is hexadecimal."""
-        return self.staged == "longblob"
+        return self.staged.startswith(("longblob", "varbinary"))
+
+    def guarded(self, index: int) -> str:
+        """`text`, and an error that `bad_value` reads where the value is bad."""
+        if self.bad is None:
+            return self.text
+        name = f"CAST({quoted(self.name)} AS VARCHAR)"
+        return f"CASE WHEN {self.bad} THEN error('[[databrokkr {index}]]' || {name} || '[[end]]') ELSE {self.text} END"
 
 
-def wire(name: str, own: DuckDBPyType, *, key: bool, present: str | None) -> Wire:
+def wire(name: str, own: DuckDBPyType, *, key: bool = False, present: str | None = None) -> Wire:
     """How a column of DuckDB type `own` travels; `present` is the type of the column that is there to take it."""
-    column, landed = quoted(name), lands(own, key=key)
-    text = f"CAST({column} AS VARCHAR)"
-    staged = "longtext" if landed.startswith("varchar") else landed
-    bad = None
-    if own.id in _NESTED:
-        text = f"CAST(to_json({column}) AS VARCHAR)"
+    column = quoted(name)
+    landed = lands(own, key=key)
+    staged = landed if present in (None, landed) else lands(own)
+    years = f"NOT isfinite({column}) OR year({column}) NOT BETWEEN 1 AND 9999"
     match own.id:
         case "boolean":
-            text = f"CAST(CAST({column} AS TINYINT) AS VARCHAR)"
+            return Wire(name, f"CAST(CAST({column} AS TINYINT) AS VARCHAR)", staged, landed)
         case "float" | "double":
             # The shortest text of a float is that of another double.
-            text, bad = f"CAST(CAST({column} AS DOUBLE) AS VARCHAR)", f"NOT isfinite({column})"
+            text = f"CAST(CAST({column} AS DOUBLE) AS VARCHAR)"
+            return Wire(name, text, staged, landed, f"NOT isfinite({column})")
         case "blob":
-            text = f"hex({column})"
+            return Wire(name, f"hex({column})", staged, landed)
         case "date" | "timestamp" | "timestamp_s" | "timestamp_ms":
-            bad = f"year({column}) NOT BETWEEN 1 AND 9999 OR NOT isfinite({column})"
+            return Wire(name, f"CAST({column} AS VARCHAR)", staged, landed, years)
         case "timestamp with time zone":
-            text = f"CAST(({column} AT TIME ZONE 'UTC') AS VARCHAR)"
-            staged = "timestamp(6)" if present is None or present.startswith("timestamp") else "datetime(6)"
-            bad = f"year({column}) NOT BETWEEN 1 AND 9999 OR NOT isfinite({column})"
-            if staged == landed:
-                bad = f"{bad} OR {column} < '1970-01-01 00:00:01+00' OR {column} >= '2038-01-19 03:14:08+00'"
-    return Wire(name, text, staged, landed, bad)
+            return _instant(name, landed, years, present)
+        case nested if nested in _NESTED:
+            return Wire(name, f"CAST(to_json({column}) AS VARCHAR)", staged, landed)
+    return Wire(name, f"CAST({column} AS VARCHAR)", staged, landed)
+
+
+def _instant(name: str, landed: str, years: str, present: str | None) -> Wire:
+    """A column of instants, in UTC; `datetime` holds more years than `timestamp`."""
+    column = quoted(name)
+    text = f"CAST(({column} AT TIME ZONE 'UTC') AS VARCHAR)"
+    if present is not None and not present.startswith("timestamp"):
+        return Wire(name, text, "datetime(6)", landed, years)
+    beyond = f"{column} < '1970-01-01 00:00:01+00' OR {column} >= '2038-01-19 03:14:08+00'"
+    return Wire(name, text, landed, landed, f"NOT isfinite({column}) OR {beyond}")
 
 
 def lands(own: DuckDBPyType, *, key: bool = False) -> str:
-    """The type that holds every value of DuckDB type `own`; a `key` that is text has an end."""
+    """The type that holds every value of DuckDB type `own`; for a `key`, text and bytes have an end."""
     found = _LANDS.get(own.id, "longtext")
     if own.id == "decimal":
         digits, scale = (int(number) for number in re.findall(r"\d+", str(own)))
         found = f"decimal({digits},{scale})" if scale <= _DEEPEST_SCALE else "longtext"
-    if str(own) == "JSON":
-        found = "longtext"
-    return {"longtext": f"varchar({LONGEST_KEY})", "longblob": f"varbinary({LONGEST_KEY})"}.get(found, found) if key else found
+    if not key:
+        return found
+    return {"longtext": f"varchar({LONGEST_KEY})", "longblob": f"varbinary({LONGEST_KEY})"}.get(found, found)
 
 
 def narrowed(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""ORC files. Instants and timestamps have microseconds; a file with finer ones is refused, because few mean them."""
+"""ORC files. Timestamps come in microseconds, though the format has finer ones; a file that needs those is refused."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from databrokkr_assets.core.ports import RelationRead
-from resources.support.arrow_output import Stand, written_batches
+from resources.support.arrow_output import arrow_rows
 from resources.support.file_formats import Reading, Writing
+from resources.support.file_output import PLAIN
 from resources.support.native_files import stored_relation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_AT_ONCE = 65_536
-_STAND: Stand = {
+_OTHER = {
+    **PLAIN,
     "utinyint": "SMALLINT",
     "usmallint": "INTEGER",
     "uinteger": "BIGINT",
     "ubigint": "DECIMAL(20,0)",
     "timestamp_ns": "VARCHAR",
     "time": "VARCHAR",
-    "time_ns": "VARCHAR",
-    "interval": "VARCHAR",
-    "uuid": "VARCHAR",
-    "json": "VARCHAR",
     "enum": "VARCHAR",
-    '"null"': "VARCHAR",
+    "array": "LIST",
 }
 """ORC has no such types."""
 
@@ -44,17 +41,37 @@ def store_file(source: str, target: str) -> dict[str, str]:
     from resources.support.arrow_storing import store
 
     stored = ORCFile(source)
+    schema = pa.schema([pa.field(field.name, _in_microseconds(field.type)) for field in stored.schema])
 
     def stripes() -> Iterator[pa.RecordBatch]:
         for index in range(stored.nstripes):
-            yield _in_microseconds(stored.read_stripe(index))
+            yield stored.read_stripe(index)
 
-    return store(stripes(), _in_microseconds(stored.schema.empty_table().to_batches()[0]).schema, target)
+    return store(stripes(), schema, target)
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _in_microseconds(field.type)) for field in kind.fields])
+    if pa.types.is_map(kind):
+        return pa.map_(_in_microseconds(kind.key_type), _in_microseconds(kind.item_type))
+    return pa.list_(_in_microseconds(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def write(writing: Writing) -> int:
     """Write an ORC file, compressed with zstd unless told otherwise."""
+    import pyarrow as pa
     from pyarrow.orc import ORCWriter
 
-    with ORCWriter(str(writing.path), compression=_CODECS[writing.packing]) as stored:
-        return written_batches(writing, _STAND, stored.write)
+    rows = arrow_rows(writing, _OTHER)
+    count = 0
+    with ORCWriter(str(writing.path), compression="zlib" if writing.packing == "gzip" else "zstd") as stored:
+        stored.write(rows.schema.empty_table())  # a file without rows has columns, too
+        for batch in rows:
+            stored.write(pa.Table.from_batches([batch]))
+            count += batch.num_rows
+    return count

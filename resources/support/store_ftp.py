@@ -36,7 +36,7 @@ class SecureFtp(ftplib.FTP_TLS):
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         """Open a data connection."""
-        data, size = ftplib.FTP.ntransfercmd(self, cmd, rest)  # type: ignore[arg-type]
+        data, size = ftplib.FTP.ntransfercmd(self, cmd, rest)
         assert isinstance(self.sock, ssl.SSLSocket)
         return self.context.wrap_socket(data, server_hostname=self.host, session=self.sock.session), size
 

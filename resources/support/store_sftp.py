@@ -197,7 +197,7 @@ class SftpStore(FolderStore):
         what = f'the connection "{self.connection}" cannot {doing} on {self.host}:{self.port}'
         match error:
             case asyncssh.HostKeyNotVerifiable():
-                mend = "ask who runs it for its key; where it has changed, put the new one into `host_key` or `known_hosts`"
+                mend = "ask who runs it for its key; where it changed, put the new one into `host_key` or `known_hosts`"
                 return AccessError(f"{what}: the server's host key is not the one that is known", mend=mend)
             case asyncssh.PermissionDenied():
                 return AccessError(f"{what}: the credentials are wrong", mend="check `user`, `password` and the key")

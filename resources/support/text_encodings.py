@@ -73,7 +73,9 @@ def guessed(path: Path) -> str | None:
     from charset_normalizer import from_bytes
 
     sample = _telling(path)
-    found = [match.encoding for match in from_bytes(sample, cp_isolation=_KNOWN)] if sample else []
+    if not sample:
+        return None
+    found = [match.encoding for match in from_bytes(sample, cp_isolation=_KNOWN)]
     best = found if found and found[0] not in _LATIN else [_KNOWN[0], *found]
     return next((encoding for encoding in [*best, _KNOWN[0]] if fits(path, encoding)), None)
 

@@ -16,6 +16,7 @@ from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import (
     Cursor,
+    DeletesRows,
     LoadMark,
     ReadsAsRelation,
     Receipt,
@@ -105,8 +106,12 @@ def written(
     *,
     node: str = NODE,
     as_batches: bool = False,
+    gone: str | None = None,
 ) -> Receipt:
-    """Write the rows of a DuckDB query or a dataset in one load, as a relation or as batches."""
+    """Write the rows of a DuckDB query or a dataset in one load, as a relation or as batches.
+
+    `gone` is a query of the keys to delete.
+    """
     with one_duck() as duck:
         query = rows if isinstance(rows, str) else _published(rows).query(duck)
         found = duck.sql(query)
@@ -119,6 +124,10 @@ def written(
             else:
                 for batch in duck.execute(query).to_arrow_reader(2):
                     opened.write(batch)
+            if gone is not None:
+                assert isinstance(opened, DeletesRows)
+                for batch in duck.execute(gone).to_arrow_reader(2):
+                    opened.delete(batch)
             return opened.commit()
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
-from databrokkr_assets.core.ports import Target
-from databrokkr_assets.core.spec import Origin, Place
+from databrokkr_assets.core.ports import LoadMark, Target
+from databrokkr_assets.core.spec import Finding, Origin, Place
 from databrokkr_assets.engine.delivering import deliver
 from databrokkr_assets.engine.loading import load
 from resources.connectors.duckdb import (
@@ -68,6 +70,7 @@ def target() -> Target:
     return Target(NODE, pa.schema([("id", pa.int32()), ("what", pa.string())]))
 
 
+UNIQUE = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 ROWS = values([(1, "'a'"), (2, "'b'")], "id what")
 MORE = values([(2, "'B'"), (3, "'c'")], "id what")
 
@@ -189,6 +192,21 @@ def test_whatever_comes_in_which_order_of_values_not_below_the_last_is_read_once
     assert cursors["relation"] == cursors["batches"]
 
 
+def test_late_rows_and_rows_without_a_value_come_again_where_they_meet_by_key(path: Path) -> None:
+    run(path, "CREATE TABLE t (id INT, at TIMESTAMP)", "INSERT INTO t VALUES (1, '2024-01-05'), (2, NULL)")
+    again: dict[str, Any] = {"disposition": "merge", "keys": "id", "lookback": "2 days", "cursor_nulls": "always"}
+    given: dict[str, Any] = {"table": "t", "cursor": "at", **again}
+    rows, cursor = staged(source(path, **given))
+    assert [row[0] for row in rows] == ["1", "2"]
+    run(path, "INSERT INTO t VALUES (3, '2024-01-03'), (4, '2024-01-02 23:59:59'), (5, NULL)")
+    for read in (staged, batched):
+        rows, after = read(source(path, **given), cursor)
+        assert [row[0] for row in rows] == ["1", "2", "3", "5"]
+        assert after == cursor
+    with pytest.raises(SpecError, match='lookback "5 apples" does not fit'):
+        staged(source(path, **given | {"lookback": "5 apples"}))
+
+
 # ------------------------------------------------------------------------------------------------ writing
 
 
@@ -303,6 +321,123 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 700
     assert shown(path, "SELECT count(*), count(*) FILTER (note = 'new') FROM target") == [("525000", "125000")]
+
+
+# ---------------------------------------------------------------------------------------- history and deletes
+
+VERSIONS = "SELECT id, what, valid_from, valid_to FROM target"
+
+
+def at(day: int) -> str:
+    """A day as a history shows it."""
+    return f"2024-01-{day:02} 00:00:00+00"
+
+
+def on(day: int, after: int | None = None) -> LoadMark:
+    """The load of a day, which is its version."""
+    return replace(mark(day, after), at=datetime(2024, 1, day, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("as_batches", [False, True])
+def test_a_history_keeps_each_version_with_its_time(path: Path, as_batches: bool) -> None:
+    to, how = sink(path), History(("id",))
+    old, new = values([(1, "'a'"), (2, "'b'"), (3, "NULL")], "id what"), values([(3, "NULL"), (2, "'B'")], "id what")
+    assert written(to, old, how, on(1), as_batches=as_batches).rows == 3
+    receipt = written(to, new, how, on(2, 1), as_batches=as_batches)
+    assert (receipt.rows, receipt.facts) == (1, {"rows_closed": 2})
+    assert written(to, new, how, on(2, 1), as_batches=as_batches).already
+    receipt = written(to, new, how, on(3, 2), as_batches=as_batches)
+    assert (receipt.rows, receipt.facts) == (0, {"rows_closed": 0})
+    written(to, old, how, on(4, 3), as_batches=as_batches)
+    assert shown(path, VERSIONS) == in_order(
+        [
+            ("1", "a", at(1), at(2)),
+            ("1", "a", at(4), None),
+            ("2", "b", at(1), at(2)),
+            ("2", "B", at(2), at(4)),
+            ("2", "b", at(4), None),
+            ("3", None, at(1), None),
+        ]
+    )
+
+
+def test_a_history_of_doubles_keeps_the_last_and_of_new_columns_the_change(path: Path) -> None:
+    to, how = sink(path), History(("id",))
+    written(to, values([(1, "'a'"), (1, "'z'")], "id what"), how, on(1))
+    written(to, "SELECT 1 AS ID, 'z' AS what, [1.5, 'nan'::DOUBLE] AS more, 'run 2' AS _load_id", how, on(2, 1))
+    written(to, "SELECT 1 AS ID, 'z' AS what, [1.5, 'nan'::DOUBLE] AS more, 'run 3' AS _load_id", how, on(3, 2))
+    assert shown(path, VERSIONS) == [("1", "z", at(1), at(2)), ("1", "z", at(2), None)]
+
+
+def test_a_history_refuses_what_would_make_it_wrong(path: Path) -> None:
+    with pytest.raises(SpecError, match='adds the column "valid_from"'):
+        written(sink(path), "SELECT 1 AS id, now() AS valid_from", History(("id",)), mark(1))
+    run(path, "CREATE TABLE target (id INT, valid_from DATE)")
+    with pytest.raises(SpecError, match='"valid_from" of main.target is DATE'):
+        written(sink(path), "SELECT 1 AS id", History(("id",)), mark(1))
+    for how in (History(("id",)), Merge(("id",))):
+        with pytest.raises(DataError, match='the key "id" is NULL in 1 rows'):
+            written(sink(path, "other"), values([(1,), ("NULL",)], "id"), how, mark(1))
+
+
+@pytest.mark.parametrize("as_batches", [False, True])
+def test_a_merge_deletes_rows_by_their_keys(path: Path, as_batches: bool) -> None:
+    run(path, "CREATE TABLE target (b UUID, a SMALLINT, what VARCHAR, PRIMARY KEY (a, b))")
+    how, rows = Merge(("a", "b")), values([(number, "uuid '" + UNIQUE + "'", "'x'") for number in range(5)], "a b what")
+    gone = f"SELECT n::INTEGER AS a, uuid '{UNIQUE}' AS b FROM range(1, 4) AS r(n)"
+    assert written(sink(path), rows, how, mark(1)).facts == {}
+    receipt = written(sink(path), f"{rows} WHERE a = 0", how, mark(2, 1), as_batches=as_batches, gone=gone)
+    assert (receipt.rows, receipt.facts) == (1, {"rows_deleted": 3})
+    assert shown(path, "SELECT a FROM target") == [("0",), ("4",)]
+
+
+def test_a_key_that_the_column_would_change_deletes_nothing(path: Path) -> None:
+    run(path, "CREATE TABLE target (id INTEGER)", "INSERT INTO target VALUES (2)")
+    with pytest.raises(DataError, match='the column "id" is INTEGER'):
+        written(sink(path), "SELECT 1.0 AS id", Merge(("id",)), mark(1), gone="SELECT 1.5 AS id")
+    assert shown(path) == [("2",)]
+
+
+# --------------------------------------------------------------------------------------------- what there is
+
+
+def found(path: Path) -> list[Finding]:
+    """What a test of the connection says."""
+    return list(connection(path).check_access("shop", Place(path.parent)))
+
+
+def test_a_connection_says_what_is_reachable(path: Path) -> None:
+    assert [(one.what, one.ok) for one in found(path)] == [("exists", False), ("may create", True)]
+    run(path, "CREATE TABLE t (id INT)", "CREATE VIEW v AS FROM t")
+    assert [(one.what, one.ok) for one in found(path)] == [
+        (what, True) for what in ("reachable", "server", "may read", "may write")
+    ]
+    assert found(path)[2].says == "2 tables and views"
+    with held(path) as pid:
+        assert [(one.what, one.ok) for one in found(path)] == [("reachable", False)]
+        assert f"held by PID {pid}" in found(path)[0].says
+    path.write_bytes(b"no database" * 1000)
+    assert [(one.what, one.ok) for one in found(path)] == [("reachable", False)]
+
+
+def test_a_connection_lists_what_the_file_holds(path: Path) -> None:
+    run(
+        path,
+        "CREATE TABLE t (id INT, u UUID, PRIMARY KEY (u, id))",
+        "INSERT INTO t SELECT range, uuid() FROM range(5)",
+        'CREATE SCHEMA "Ä.s"',
+        'CREATE VIEW "Ä.s"."ein ""v" AS SELECT u FROM t',
+    )
+    written(sink(path, "other"), ROWS, Append(), mark(1))
+    streams = list(connection(path).list_streams("shop", Place(path.parent)))
+    assert [(one.namespace, one.name, one.kind, one.keys, one.rows) for one in streams] == [
+        ("main", "other", "table", (), 2),
+        ("main", "t", "table", ("u", "id"), 5),
+        ("Ä.s", 'ein "v', "view", (), None),
+    ]
+    assert streams[1].schema == next(source(path, table="t").streams()).schema
+    with pytest.raises(AccessError, match="there is no file"):
+        list(connection(path.with_name("none")).list_streams("shop", Place(path.parent)))
 
 
 # ------------------------------------------------------------------------------------------------- errors

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -41,6 +41,8 @@ from .case import Case, Reads, Settings, Writes
 PIPELINE = "contract"
 CONNECTION = "here"
 TARGET = f"{PIPELINE}/out"
+
+Ability = TypeVar("Ability")
 
 _AT_ONCE = 20_000
 
@@ -106,6 +108,11 @@ class Bench:
     def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
         self.folder = folder
+
+    def able(self, ability: type[Ability]) -> Ability:
+        """The case, which has this ability."""
+        assert isinstance(self.case, ability)
+        return self.case
 
     # ----- settings
 
@@ -181,18 +188,20 @@ def mark(version: int, after: int | None = None) -> LoadMark:
     return LoadMark(f"load-{version}-after-{after}", "contract-rows", version, after, "run")
 
 
-def written(sink: Sink, rows: pa.Table, how: Disposition, load: LoadMark, *, by_batches: bool = False) -> Receipt:
+def written(
+    sink: Sink, rows: pa.Table, how: Disposition, load: LoadMark, *, by_batches: bool = False, node: str = TARGET
+) -> Receipt:
     """Write rows in one load, the fast way where there is one unless told otherwise."""
-    with staged(sink, rows, how, load, by_batches=by_batches) as opened:
+    with staged(sink, rows, how, load, by_batches=by_batches, node=node) as opened:
         return opened.commit()
 
 
 @contextmanager
 def staged(
-    sink: Sink, rows: pa.Table, how: Disposition, load: LoadMark, *, by_batches: bool = False
+    sink: Sink, rows: pa.Table, how: Disposition, load: LoadMark, *, by_batches: bool = False, node: str = TARGET
 ) -> Iterator[Load]:
     """A load whose rows are staged, to be committed."""
-    with session() as duck, sink.begin(Target(TARGET, _schema(duck, rows)), how, load) as opened:
+    with session() as duck, sink.begin(Target(node, _schema(duck, rows)), how, load) as opened:
         query = "SELECT * FROM contract_rows"
         if isinstance(opened, WritesRelation) and not by_batches:
             opened.write_relation(duck, query)

@@ -16,13 +16,12 @@ from, and what it cannot, though it should, by `gaps`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import pyarrow as pa
-from typing_extensions import Self
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 from databrokkr_assets.core.ports import Delivery
@@ -164,10 +163,9 @@ class CanBeReadOnly(ABC):
 class RunsFull(ABC):
     """The disk of the system can be full."""
 
-    @contextmanager
-    def full_disk(self) -> Iterator[int | None]:
+    @abstractmethod
+    def full_disk(self) -> AbstractContextManager[int | None]:
         """Within the block no file of the system grows beyond a few megabytes: on a server, by a limit on its process.
 
         Where the connector writes files by itself, gives that limit in bytes, for the process that writes.
         """
-        yield 3_000_001

@@ -79,7 +79,8 @@ def run_in_child(run: Run) -> Done:
 
 @cache
 def _server() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", __name__]
+    # By name, so that what is pickled is this module's and not that of a script.
+    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def close() -> None:
@@ -218,7 +219,8 @@ def _package(name: str) -> str:
     return model.__module__.partition(".")[0] if model else ""
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve until the standard input ends; what a library prints must not come between the answers."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between
+    os.dup2(2, 1)
     serve(sys.stdin.buffer, answers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -29,10 +29,12 @@ def _whole(bits: int, *, signed: bool = True) -> st.SearchStrategy[int]:
 
 def _decimals(precision: int, scale: int) -> st.SearchStrategy[Decimal]:
     most = 10**precision - 1
-    return (st.sampled_from([most, -most, 0]) | st.integers(-most, most)).map(lambda n: Decimal(n).scaleb(-scale, _EXACT))
+    return (st.sampled_from([most, -most, 0]) | st.integers(-most, most)).map(
+        lambda n: Decimal(n).scaleb(-scale, _EXACT)
+    )
 
 
-_EXACT = __import__("decimal").Context(prec=60)
+_EXACT = Context(prec=60)
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
 _WORDS = ("", " ", "NULL", "null", "\\N", "a\tb\r\nc", "'\"\\;--", "ünï 🎉 \u202e", "{}", "-", "0", "x" * 5000)
 _MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))
@@ -63,8 +65,8 @@ TYPES: Mapping[str, Type] = {
     ),
     "timestamp with zone": Type(
         pa.timestamp("us", "UTC"),
-        (datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2024, 3, 31, 2, 30, 0, 123456, timezone.utc)),
-        (st.sampled_from([_FIRST, _LAST]) | _MOMENTS).map(lambda moment: moment.replace(tzinfo=timezone.utc)),
+        (datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 3, 31, 2, 30, 0, 123456, UTC)),
+        (st.sampled_from([_FIRST, _LAST]) | _MOMENTS).map(lambda moment: moment.replace(tzinfo=UTC)),
     ),
     "list": Type(
         pa.list_(pa.int64()), ([], [1, None, -1]), st.lists(st.none() | _whole(64), max_size=4)
@@ -99,7 +101,10 @@ def table(**columns: list[Any] | pa.Array) -> pa.Table:
 
 def keyed(rows: pa.Table, *keys: str) -> pa.Table:
     """The rows with these columns marked as their primary key, for `Case.put`."""
-    fields = [field.with_metadata({"key": "yes"}).with_nullable(False) if field.name in keys else field for field in rows.schema]
+    fields = [
+        field.with_metadata({"key": "yes"}).with_nullable(False) if field.name in keys else field
+        for field in rows.schema
+    ]
     return rows.cast(pa.schema(fields))
 
 
@@ -130,7 +135,7 @@ def _told(value: Any) -> Any:
         case float():
             return _number(Decimal(repr(value))) if math.isfinite(value) else repr(value)
         case datetime():
-            moment = value.astimezone(timezone.utc) if value.tzinfo else value
+            moment = value.astimezone(UTC) if value.tzinfo else value
             return moment.isoformat(timespec="microseconds")
         case time():
             return value.isoformat(timespec="microseconds")

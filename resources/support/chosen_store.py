@@ -1,0 +1,47 @@
+"""Which store a node `files` works on: the disk, or the one that its connection opens."""
+
+from __future__ import annotations
+
+from databrokkr_assets.core import plugins
+from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
+from resources.support import found_files
+from resources.support.store_disk import DiskStore
+from resources.support.stores import FileStore, OpensStore
+
+
+def is_store(connection: str) -> bool:
+    """Whether connections of this type open a store."""
+    model = plugins.load(plugins.CONNECTORS, connection).connection
+    return model is not None and issubclass(model, OpensStore)
+
+
+def store_of(connection: ConnectionSettings | None, place: Place, name: str | None) -> FileStore:
+    """The store behind a connection, or the disk. Raises SpecError for a connection that opens none."""
+    if connection is None:
+        return DiskStore(place)
+    if isinstance(connection, OpensStore):
+        return connection.store(place, name or connection.type)
+    raise SpecError(f"a connection to {connection.type} holds no files", mend="use e.g. one to s3, sftp or http")
+
+
+def place_of(connection: ConnectionSettings | None, place: Place, path: str) -> str:
+    """A path for messages: with its folder, or its store."""
+    return connection.uri(path) if isinstance(connection, OpensStore) else place.resolve(path)
+
+
+def origin_of(connection: ConnectionSettings | None, path: str) -> Origin:
+    """The file, or the folder that a glob starts at, as an external asset."""
+    if connection is None or not isinstance(connection, OpensStore):
+        return Origin(("files", *found_files.sanitised(path)), "file", found_files.uri(path))
+    where = connection.uri(found_files.fixed(path))
+    _, _, inside = where.partition("://")
+    return Origin((connection.type, *found_files.sanitised(inside)), connection.type, where)
+
+
+def local_only(path: str) -> None:
+    """Raises ValueError for a URL, which only a connection can open."""
+    if "://" in path:
+        raise ValueError(
+            f"{path} is a URL; without a `connection` to its store this connector reads and writes local files only"
+        )

@@ -1,0 +1,94 @@
+"""Holding: values of every type come back as they were, and memory does not grow with the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from databrokkr_assets.core.disposition import Append, Replace
+
+from .bench import Bench, mark, read, written
+from .case import HoldsTypes, Reads, Writes
+from .child import Run, run_in_child
+from .theme import Theme, needs
+from .values import TYPES, of_type, table, told
+
+EXAMPLES = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class Holding(Theme):
+    """Values, there and back."""
+
+    title = "Types"
+    abilities = (HoldsTypes,)
+
+    @pytest.mark.parametrize("by_batches", [False, True], ids=["fast", "batches"])
+    def test_values_come_back(self, bench: Bench, by_batches: bool) -> None:
+        """Usual values of each type it claims come back as they were; null, zero and empty stay apart."""
+        columns = {name: [*TYPES[name].usual, None] for name in sorted(bench.able(HoldsTypes).holds)}
+        _there_and_back(bench, columns, "values", by_batches=by_batches)
+
+    def test_any_value_comes_back(self, bench: Bench) -> None:
+        """Any value of such a type comes back as it was: extremes, Unicode, zero length (property-based)."""
+        held = sorted(bench.able(HoldsTypes).holds)
+        number = iter(range(1000))
+
+        @EXAMPLES
+        @given(
+            st.fixed_dictionaries(
+                {name: st.lists(st.none() | TYPES[name].any, min_size=20, max_size=20) for name in held}
+            )
+        )
+        def come_back(columns: dict[str, list[Any]]) -> None:
+            _there_and_back(bench, columns, f"values_{next(number)}")
+
+        come_back()
+
+
+def _there_and_back(bench: Bench, columns: dict[str, list[Any]], name: str, *, by_batches: bool = False) -> None:
+    length = max(map(len, columns.values()))
+    arrays = {kind: of_type(kind, values + [None] * (length - len(values))) for kind, values in columns.items()}
+    rows = pa.table({"id": list(range(length)), **arrays})
+    written(bench.sink(name, Replace()), rows, Replace(), mark(1), node=f"contract/{name}", by_batches=by_batches)
+    got, _ = read(bench.source(name), by_batches=by_batches)
+    in_order = got.sort_by("id")
+    for column in rows.column_names:
+        back, given_ = told(in_order.select(["id", column])), told(rows.select(["id", column]))
+        assert back == given_, f"{column} came back otherwise"
+
+
+class Bounded(Theme):
+    """Memory."""
+
+    title = "Memory"
+
+    @needs(Reads, Writes)
+    def test_memory_does_not_grow_with_rows(self, bench: Bench) -> None:
+        """Peak memory is independent of the number of rows, when writing and when reading."""
+        small, large = _peaks(bench, "few", 60_000), _peaks(bench, "many", 240_000)
+        more = [many - few for few, many in zip(small, large, strict=True)]
+        # The large one holds 160 megabytes more.
+        assert max(more) < 80, f"megabytes at most for {small} and {large}"
+
+
+def _peaks(bench: Bench, name: str, rows: int) -> tuple[int, int]:
+    """Megabytes used at most by writing rows of 800 bytes, and by reading them."""
+    import random
+
+    text = random.Random(1).randbytes(400).hex()
+    bench.folder = bench.folder.parent / name
+    bench.publish(table(id=list(range(rows)), what=[text[n % 400 :] + text[: n % 400] for n in range(rows)]), Append())
+    wrote = run_in_child(Run(bench.writing(name, Append()), "out", memory="100MB"))
+    got = run_in_child(Run(bench.reading(name, disposition="replace"), "rows", memory="100MB"))
+    assert (wrote.error, got.error) == (None, None), wrote.says + got.says
+    assert got.outcome is not None and got.outcome.rows_out == rows
+    return wrote.peak, got.peak
