@@ -66,6 +66,24 @@ def database(postgres: services.Postgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mariadb() -> Iterator[services.MariaDB]:
+    """A MariaDB server, shared: a test that needs it down starts it again, or has one of its own."""
+    with _or_skip(services.mariadb()) as server:
+        yield server
+
+
+@pytest.fixture
+def mydatabase(mariadb: services.MariaDB) -> Iterator[str]:
+    """The name of an empty database of the MariaDB server."""
+    mariadb.start()  # an earlier test may have failed while the server was down
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    mariadb.create_database(name)
+    yield name
+    mariadb.start()
+    mariadb.drop_database(name)
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[services.S3]:
     """An S3 endpoint, shared: make a bucket of your own."""
     with _or_skip(services.s3()) as server:

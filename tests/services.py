@@ -410,6 +410,23 @@ class Daemon:
             process.kill()
             process.wait()
 
+    @contextmanager
+    def files_up_to(self, size: int) -> Iterator[None]:
+        """Within the block what the server starts anew can make no file larger than `size` bytes: its disk is full."""
+        self._limit_files(str(size))
+        try:
+            yield
+        finally:
+            self._limit_files("unlimited")
+
+    def _limit_files(self, size: str) -> None:
+        # Without CAP_SYS_RESOURCE a process is limited by its own user only, which for an unprivileged one is nobody.
+        command = ["prlimit", f"--pid={self.pid}", f"--fsize={size}:unlimited"]
+        for line in (command, _child("KILL", command, unprivileged=True)):
+            if subprocess.run(line, capture_output=True).returncode == 0:
+                return
+        raise Missing("prlimit: apt-get install util-linux")
+
     def _wait(self, answers: Callable[[], bool]) -> None:
         give_up = time.monotonic() + START_SECONDS
         while not answers():

@@ -19,6 +19,9 @@ from databrokkr_assets.engine.job import Outcome
 
 _POLL_SECONDS = 0.2
 
+_IN_PROCESS = {"in_process", "execute_in_process_executor"}
+"""Dagster's executors that run all steps in one process, by name."""
+
 Load = Callable[[str], Outcome]
 """Does a node's work."""
 
@@ -38,14 +41,14 @@ class ReadingAhead:
         if self._pipeline.parallel_reads == 1 or len(siblings) < 2:
             return load(node)
         with self._lock:
-            if (context.run_id, node) not in self._started:
+            if (context.run.run_id, node) not in self._started:
                 self._start(context, node, siblings, load)
-            mine = self._started.pop((context.run_id, node))
+            mine = self._started.pop((context.run.run_id, node))
         return mine.result()
 
     def _siblings(self, context: dg.AssetExecutionContext) -> list[str]:
         """The sources that this run executes in this process, in running order."""
-        if not context.job_def.executor_def.name.startswith("in_process"):
+        if context.job_def.executor_def.name not in _IN_PROCESS:
             return []
         chosen = context.run.step_keys_to_execute
         steps = {self._step(name): name for name in self._pipeline.sources}
@@ -61,8 +64,8 @@ class ReadingAhead:
         for name in (node, *later):
             work = contextvars.copy_context()
             pool = None if name == node else self._pool_of(name)  # this step holds its own slot already
-            held = _Slot(context.instance, pool, context.run_id, self._step(name))
-            self._started[context.run_id, name] = threads.submit(work.run, held.during, load, name)
+            held = _Slot(context.instance, pool, context.run.run_id, self._step(name))
+            self._started[context.run.run_id, name] = threads.submit(work.run, held.during, load, name)
         threads.shutdown(wait=False)
 
 

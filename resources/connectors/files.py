@@ -35,7 +35,7 @@ from databrokkr_assets.core.spec import (
 )
 from resources.base import Connector
 from resources.support import found_files
-from resources.support.chosen_store import is_store, local_only, origin_of, place_of, store_of
+from resources.support.chosen_store import folder_of, is_store, local_only, origin_of, place_of, store_of
 from resources.support.file_formats import FORMATS, FormatName, Reading, format_of, packing_of, writable
 from resources.support.file_settings import FileSettings
 from resources.support.found_files import FoundFile
@@ -318,10 +318,11 @@ class FilesSink(SinkSettings):
         """A writer of the file or the folder."""
         from resources.support.file_writer import FilesWriter
 
-        path = Path(place.resolve(self.path))
+        path = Path(self.path)
         form = self.format or format_of(path) or "parquet"
         packing = self.compression or packing_of(path)
-        return FilesWriter(path, form, packing, appends=isinstance(self.how, Append))
+        inside, name = (self.path, None) if isinstance(self.how, Append) else (str(path.parent), path.name)
+        return FilesWriter(lambda: folder_of(connection, place, self.connection, inside), name, form, packing)
 
     def origin(self, connection: ConnectionSettings | None) -> Origin:
         """The file or the folder that is written."""

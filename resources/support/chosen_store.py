@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from databrokkr_assets.core import plugins
 from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
 from resources.support import found_files
 from resources.support.store_disk import DiskStore
+from resources.support.store_folders import FolderStore, names
 from resources.support.stores import FileStore, OpensStore
+
+if TYPE_CHECKING:
+    from resources.support.file_folders import TargetFolder
 
 
 def is_store(connection: str) -> bool:
@@ -23,6 +30,18 @@ def store_of(connection: ConnectionSettings | None, place: Place, name: str | No
     if isinstance(connection, OpensStore):
         return connection.store(place, name or connection.type)
     raise SpecError(f"a connection to {connection.type} holds no files", mend="use e.g. one to s3, sftp or http")
+
+
+def folder_of(connection: ConnectionSettings | None, place: Place, name: str | None, path: str) -> TargetFolder:
+    """The folder at `path` to write into. Raises SpecError for a connection that opens none that can be written."""
+    from resources.support.file_folders import DiskFolder, StoreFolder
+
+    if connection is None:
+        return DiskFolder(Path(place.resolve(path)))
+    store = store_of(connection, place, name)
+    if not isinstance(store, FolderStore):
+        raise SpecError(f'the connection "{name}" can only be read', mend="write to the disk or e.g. to s3 or sftp")
+    return StoreFolder(store, "/".join(names(path)), place_of(connection, place, path))
 
 
 def place_of(connection: ConnectionSettings | None, place: Place, path: str) -> str:

@@ -62,7 +62,7 @@ class Given:
     def dialects(self, sample: Sample) -> Iterator[Dialect]:
         """The dialects that are worth a look, without their delimiter, from the least to the most common."""
         for quote in _quotes(sample) if self.quote is None else [self.quote]:
-            for escape in _escapes(sample) if self.escape is None else [self.escape]:
+            for escape in _escapes(sample, quote) if self.escape is None else [self.escape]:
                 yield Dialect(
                     self.delimiter or ",",
                     quote,
@@ -86,20 +86,23 @@ def _quotes(sample: Sample) -> list[str]:
     return ["'", '"'] if any("'" in line.text for line in sample.lines) else ['"']
 
 
-def _escapes(sample: Sample) -> list[str]:
-    shown = any(f"{_BACKSLASH}{mark}" in line.text for line in sample.lines for mark in "\"'")
+def _escapes(sample: Sample, quote: str) -> list[str]:
+    shown = quote and any(_BACKSLASH + quote in line.text for line in sample.lines)
     return [_BACKSLASH, ""] if shown else [""]
 
 
 def _delimiter(sample: Sample, dialect: Dialect, *, skips: bool) -> str:
-    """The delimiter that gives most records the most fields of one number; a comma where none does."""
+    """The delimiter that gives most records the most fields of one number; a comma where none does.
 
-    def score(delimiter: str) -> tuple[int, int]:
+    Below lines of other kinds, which it might be part of, it is the one that gives most of them that number.
+    """
+
+    def score(delimiter: str) -> tuple[float, int]:
         found = sample.records(replace(dialect, delimiter=delimiter))
-        above = lines_above(found) if skips else 0
-        widths = [len(record.fields) for record in found[above:]]
-        is_table = widths and widths[0] > 1 and widths.count(widths[0]) * 2 > len(widths)
-        return (-above, widths[0]) if is_table else (-len(sample.lines), 0)
+        widths = [len(record.fields) for record in found[lines_above(found) if skips else 0 :]]
+        if not widths or widths[0] == 1 or widths.count(widths[0]) * 2 <= len(widths):
+            return 0, 1
+        return (widths.count(widths[0]) / len(widths) if skips else 1), widths[0]
 
     return max(_DELIMITERS, key=score)
 
@@ -178,4 +181,4 @@ def _is_value(top: str, column: Sequence[str]) -> bool:
 def _counts(tops: Sequence[str]) -> bool:
     """Whether the names are 0, 1, 2 …, as some programs call columns that have no name."""
     numbers = [top for top in tops if top]
-    return len(numbers) > 2 and numbers == [str(number) for number in range(len(numbers))]
+    return len(numbers) > (2 if tops[0] else 1) and numbers == [str(number) for number in range(len(numbers))]

@@ -23,8 +23,8 @@ from resources.support.csv_detection import Given, found_dialect, has_header, li
 from resources.support.csv_layout import (
     Layout,
     column_names,
-    has_comments,
     is_filled,
+    needs_reading,
     start_of_footer,
     without_footer,
 )
@@ -174,8 +174,7 @@ class CsvLoad:
         if not is_utf8(part.encoding):
             path, clean = self._work.transcoded(plain, part.encoding, ".csv")
             part = replace(part, path=path)
-        comment = self._options.comment
-        is_plain = clean and layout.is_plain and not (comment and has_comments(part.path, comment))
+        is_plain = clean and layout.is_plain and not needs_reading(part.path, part.dialect)
         return part if is_plain else self._salvaged(part)
 
     def _layout(self, sketch: _Sketch, heads: Sequence[Record]) -> Layout:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from databrokkr_assets.core.errors import DataError, Where
-from resources.support.csv_records import Fields, Record
+from resources.support.csv_records import Dialect, Fields, Record
 from resources.support.text_encodings import CHUNK
 from resources.support.text_lines import Line
 
@@ -71,11 +71,10 @@ def start_of_footer(path: Path, footer: int) -> int:
     return position
 
 
-def has_comments(path: Path, comment: str) -> bool:
-    """Whether a line of the file begins with `comment`."""
-    mark = comment.encode()
+def needs_reading(path: Path, dialect: Dialect) -> bool:
+    """Whether the file, which is in UTF-8, may hold what DuckDB would misread."""
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return any(data.find(end + mark) >= 0 for end in (b"\n", b"\r", b"\xef\xbb\xbf")) or data[: len(mark)] == mark
+        return dialect.is_foreign(data)
 
 
 def column_names(file: str, heads: Sequence[Record]) -> tuple[str, ...]:

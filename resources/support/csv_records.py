@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from mmap import mmap
 from typing import NamedTuple
 
 from resources.support.text_lines import LIMIT, Line
@@ -34,7 +35,19 @@ class Dialect:
     @property
     def doubling(self) -> Dialect:
         """The dialect that DuckDB reads every value in: quotes within quotes twice, no escapes, no comments."""
-        return replace(self, quote=self.quote or '"', escape="", comment="") if self.escape else self
+        return replace(self, quote=self.quote or '"' if self.escape else self.quote, escape="", comment="")
+
+    def is_foreign(self, data: bytes | mmap) -> bool:
+        """Whether the text, in UTF-8, has a comment, or quotes where DuckDB is not strict about them.
+
+        After a closing quote, it takes the beginning of a delimiter of several bytes for a part of the field.
+        """
+        comment = self.comment.encode()
+        marks = [end + comment for end in (b"\n", b"\r", BOM.encode()) if comment]
+        if len(self.delimiter.encode()) > 1 and self.quote:
+            marks.append(self.quote.encode())
+        begins = bool(comment) and data[: len(comment)] == comment
+        return begins or any(data.find(mark) >= 0 for mark in marks)
 
 
 BOM = "\ufeff"
@@ -189,7 +202,7 @@ class _RecordReader:
                 pieces.append(piece)
                 continue
             after = self._past_spaces(end + 1)
-            if not self._text.startswith(self._dialect.quote, after):
+            if self._dialect.escape or not self._text.startswith(self._dialect.quote, after):
                 return self._null_or("".join(pieces)), self._closed(after)
             # a quote right after a quote is one; with spaces between, DuckDB leaves both out and goes on
             pieces.append(self._text[end + 1 : after] or self._dialect.quote)

@@ -135,14 +135,8 @@ class CsvSalvage:
     def _means_the_same(self, block: bytes) -> bool:
         """Whether the block has nothing that only the file's own dialect knows."""
         dialect = self._manner.dialect
-        foreign = [dialect.escape, "" if dialect.quote == dialect.doubling.quote else dialect.doubling.quote]
-        comment = dialect.comment.encode()
-        ends = () if not comment else (b"\n", b"\r", BOM.encode())
-        return not (
-            any(mark and mark.encode() in block for mark in foreign)
-            or (comment and block.startswith(comment))
-            or any(end + comment in block for end in ends)
-        )
+        unknown = [dialect.escape, "" if dialect.quote == dialect.doubling.quote else dialect.doubling.quote]
+        return not (dialect.is_foreign(block) or any(mark.encode() in block for mark in unknown if mark))
 
     def _cut(self, data: bytes) -> int:
         """Where the last surely whole record ends: at the end of a line with as many quotes opened as closed."""

@@ -193,11 +193,12 @@ class StoreFolder(TargetFolder):
         """Remove old hidden uploads; stores that write whole objects have none."""
         if self._store.conditional:
             return
+        before = (time.time() - _ABANDONED) * 1e9
         for child in self._store.children(self._folder):
             shown = PurePosixPath(child.key).name
-            if isinstance(child, FoundFile) and shown.startswith(f".{name}.") and shown.endswith(".tmp"):
-                if child.mtime_ns < (time.time() - _ABANDONED) * 1e9:
-                    self._store.delete(child.key)
+            is_ours = shown.startswith(f".{name}.") and shown.endswith(".tmp")
+            if isinstance(child, FoundFile) and is_ours and child.mtime_ns < before:
+                self._store.delete(child.key)
 
     def _at(self, name: str) -> str:
         return "/".join(filter(None, [self._folder, name]))

@@ -119,6 +119,9 @@ FORMATS: dict[FormatName, Format] = {
     "arrow": Format(
         "Arrow", (".arrow", ".feather", ".ipc", ".arrows"), "arrow_files:read", "arrow_files:write", packs_itself=True
     ),
+    "xml": Format("XML", (".xml",), "xml_files:read"),
+    "fixed_width": Format("fixed width", (), "fixed_width_files:read", is_text=True),
+    "text": Format("text", (), "line_files:read", is_text=True),
 }
 
 

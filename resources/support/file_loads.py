@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -35,8 +35,8 @@ class FileLoad(Load, WritesRelation):
 
     def __init__(self, to: Destination, target: Target, load: LoadMark) -> None:
         self._to, self._target, self._load = to, target, load
-        self._ledger = FileLedger(to.path.parent)
-        self._staged = to.path.with_name(f".{to.path.name}.{load.load_id}.tmp")
+        self._ledger = FileLedger(to.folder)
+        self._staged = to.folder.staging / f".{to.name}.{load.load_id}.tmp"
         self._spool = self._staged.with_suffix(".rows")
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._rows: int | None = None
@@ -55,21 +55,27 @@ class FileLoad(Load, WritesRelation):
             self._rows = copy_to(duck, query, self._staged, self._to.format, self._to.packing)
 
     def commit(self) -> Receipt:
-        """Rename the file into its place, then write the ledger, unless the ledger holds this load already."""
+        """Put the file in its place, then write the ledger, unless the ledger holds this load already."""
         if self._rows is None:
             self._write_spool()
         assert self._rows is not None
-        path = self._to.path
-        with writing(path), self._ledger.locked():
-            if self._is_there():
-                return Receipt(self._rows, str(path), already=True)
+        where = self._to.folder.where(self._to.name)
+        with writing(self._staged.with_name(self._to.name)), self._to.folder.locked():
+            entry = self._ledger.entry(self._target.node)
+            if self._is_there(entry):
+                return Receipt(self._rows, where, already=True)
             size = self._staged.stat().st_size
-            if self._rows or self._to.replaced:
-                publish(self._staged, path)
-            else:
-                path.unlink(missing_ok=True)  # of an attempt that had rows and crashed before the ledger
-            self._ledger.write(self._target.node, self._load, {"rows": self._rows, "file": path.name})
-        return Receipt(self._rows, str(path), facts={"file": path.name, "bytes": size})
+            self._ledger.write(self._target.node, self._load, self._published(), entry)
+        return Receipt(self._rows, where, facts={"file": self._to.name, "bytes": size})
+
+    def _published(self) -> dict[str, Any]:
+        """Put the file in its place; gives what the ledger is to hold of it."""
+        facts = {"rows": self._rows, "file": self._to.name}
+        if not (self._rows or self._to.replaced):
+            self._to.folder.remove(self._to.name)  # of an attempt that had rows and crashed before the ledger
+            return facts
+        mark = self._to.folder.publish(self._staged, self._to.name)
+        return facts if mark is None else {**facts, "mark": mark}
 
     def discard(self) -> None:
         """Remove what is staged."""
@@ -80,25 +86,13 @@ class FileLoad(Load, WritesRelation):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def remove_abandoned(self) -> None:
-        """Remove what processes that died have staged for this file, a day ago or earlier."""
-        for path in self._to.path.parent.glob(f".{self._to.path.name}.*"):
-            with suppress(OSError):
-                if path.suffix in {".tmp", ".rows"} and path.stat().st_mtime < time.time() - _ABANDONED:
-                    path.unlink()
-
-    def _is_there(self) -> bool:
+    def _is_there(self, entry: Entry | None) -> bool:
         """Whether the ledger names this load. Raises Unavailable when it names another than the one before."""
-        last = self._ledger.last(self._target.node, self._to.path.name if self._to.replaced else None)
+        last = self._ledger.last(entry, self._to.name if self._to.replaced else None)
         if last and (last.dataset, last.version) == (self._load.dataset, self._load.version):
             return True
         if (last.version if last else None) != self._load.after:
-            raise Unavailable(
-                f"another load of {self._target.node} was written in the meantime: version {last and last.version}, "
-                f"expected {self._load.after}",
-                where=str(self._ledger.path),
-                mend="run again; the next load starts from what is there",
-            )
+            raise self._ledger.overtaken(self._target.node, entry)
         return False
 
     def _write_spool(self) -> None:

@@ -24,8 +24,8 @@ class Of(tuple[FormatName, ...]):
     __slots__ = ()
 
 
-_TEXTS = Of(("csv", "jsonl", "json"))
-_TYPED = Of(("csv", "jsonl", "json"))
+_TEXTS = Of(("csv", "jsonl", "json", "fixed_width", "text"))
+_TYPED = Of(("csv", "jsonl", "json", "fixed_width", "excel", "xml"))
 
 LineCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 """A number of lines."""
@@ -46,6 +46,59 @@ class Limits(Settings):
     """Megabytes of memory that reading may take where a library reads for us: all formats but CSV and JSON."""
     seconds: int = Field(default=600, ge=1)
     """Seconds that the same may take for one file."""
+
+
+Place = Annotated[tuple[int, int], Field(description="The first character, counted from 1, and how many there are.")]
+
+
+class FixedWidth(Settings):
+    """Where the columns of a file of fixed width stand."""
+
+    columns: Mapping[str, Place] = Field(min_length=1)
+    """Each column with its first character, counted from 1, and its number of characters: `id: [1, 8]`."""
+    skip_lines: LineCount = 0
+    """How many lines stand above the first row."""
+    trim: bool = True
+    """Whether blanks around a value are left out. A value of nothing but blanks is NULL in any case."""
+    short_lines: Literal["reject", "pad"] = "reject"
+    """What is done with a line that ends before its last column does: `reject` sets it aside, `pad` takes it as if
+    blanks followed, which is right for files whose lines lost their last blanks."""
+
+    @property
+    def width(self) -> int:
+        """How many characters a line has at least."""
+        return max(start + width - 1 for start, width in self.columns.values())
+
+    @field_validator("columns")
+    @classmethod
+    def _in_a_line(cls, columns: Mapping[str, tuple[int, int]]) -> Mapping[str, tuple[int, int]]:
+        for name, (start, width) in columns.items():
+            if start < 1 or width < 1:
+                raise ValueError(f'"{name}" stands at [{start}, {width}]; both numbers count from 1')
+        return columns
+
+
+class Excel(Settings):
+    """Which cells of a workbook are read."""
+
+    sheet: int | Names = 1
+    """A sheet by its name or its number, counted from 1, several by a list of names, or `*` for all."""
+    range: str | None = Field(default=None, pattern=r"^[A-Za-z]{1,3}[0-9]*:[A-Za-z]{1,3}[0-9]*$|^[0-9]+:[0-9]*$")
+    """The cells: `B3:F100`, `B3:F` (to the end), `B:F`; without it, all that are filled."""
+    header: bool = True
+    """Whether the first filled row names the columns."""
+    fill_merged: bool = False
+    """Whether every one of the cells that were merged has the value, and not only the first."""
+
+
+class Xml(Settings):
+    """Which elements of an XML document are rows."""
+
+    row: str
+    """The path of the elements that are rows, from the top: `orders/order`; `*` is any name, `//order` an element at
+    any depth. A name with a prefix of `namespaces` is one of that namespace, a name without a prefix is of any."""
+    namespaces: Mapping[str, str] = Field(default_factory=dict)
+    """Prefixes of this source with the namespaces that they stand for."""
 
 
 class FileSettings(Settings):
@@ -87,7 +140,13 @@ class FileSettings(Settings):
     file's, where it is not UTF-8 by a guess."""
     records: Annotated[str | None, Of(("json",))] = None
     """JSON: where in a document its records are, e.g. `results.items`; without it, at the top."""
-    null_values: Annotated[Names, Of(("csv",))] = ()
+    fixed_width: Annotated[FixedWidth | None, Of(("fixed_width",))] = None
+    """Fixed width: where the columns stand."""
+    excel: Annotated[Excel, Of(("excel",))] = Excel()
+    """Excel: which cells are read."""
+    xml: Annotated[Xml | None, Of(("xml",))] = None
+    """XML: which elements are rows."""
+    null_values: Annotated[Names, Of(("csv", "fixed_width", "excel", "xml"))] = ()
     """CSV: texts that stand for NULL when they are not in quotes; an empty field does so always. `""` makes quoted
     fields NULL too."""
     columns: Annotated[Mapping[str, SqlType], _TYPED] = Field(default_factory=dict)
@@ -116,6 +175,18 @@ class FileSettings(Settings):
             except duckdb.Error as error:
                 raise ValueError(f'the column "{name}": {str(error).splitlines()[0]}') from None
         return known
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> FileSettings:
+        """DuckDB's own bounds, and marks that cannot be told from each other."""
+        if self.quote and not self.quote.isascii():
+            raise ValueError("`quote` is one ASCII character")
+        for key, mark in (("delimiter", self.delimiter), ("comment", self.comment)):
+            if mark and (len(mark.encode()) > 4 or set(mark) & {self.quote or '"', self.escape, "\r", "\n"}):
+                raise ValueError(f"`{key}` has at most four bytes, and holds no quote, escape or line end")
+        if self.escape and self.escape == self.quote != '"':
+            raise ValueError("leave out `escape` where a quote within quotes is written twice")
+        return self
 
     @model_validator(mode="after")
     def _keys_fit_the_format(self) -> FileSettings:

@@ -89,7 +89,7 @@ def _found(path: Path, project: Path) -> FoundFile | None:
 
 
 def seen_files(cursor: Cursor | None) -> Mapping[str, list[Any]]:
-    """The marks of the files that a cursor holds: key to `[size, mtime in ns or SHA-256]`, and a version if it has one."""
+    """The marks of the files that a cursor holds: key to `[size, mtime in ns or SHA-256]`, and a version."""
     files: Mapping[str, list[Any]] = (cursor or {}).get("files", {})
     return files
 

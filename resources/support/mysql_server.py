@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pymysql.connections import Connection
-    from pymysql.cursors import Cursor
 
-    Session = Connection[Cursor]
+    Session = Connection
 
 EXTRA = "mysql"
 
@@ -44,17 +43,40 @@ _SCANNER = (
     "SET mysql_tinyint1_as_boolean = false; SET mysql_bit1_as_boolean = false; SET mysql_session_time_zone = '+00:00'"
 )
 
-_REFUSED = {1044, 1045, 1049, 1130, 1227, 1249, 1251, 1698, 1820, 1862, 3118, 3159}
+_REFUSED = {1044, 1045, 1049, 1130, 1227, 1251, 1698, 1820, 1862, 3118, 3159}
 _DENIED = {1142, 1143, 1290, 1370, 1410, 1792, 1836, 3032}
 _FULL = {3, 28, 1021, 1026, 1030, 1037, 1041, 1114}
 _LOST = {0, 1040, 1053, 1077, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, 2002, 2003, 2006, 2013, 2014, 2055, 4031}
 _HELD = {1205, 1206, 1213, 1317, 1907, 1969, 3024, 3572}
-_WRONG = {1051, 1052, 1054, 1055, 1059, 1060, 1061, 1064, 1069, 1070, 1071, 1072, 1103, 1109, 1118, 1140, 1146, 1149, 1166}
+_WRONG = {
+    1051,
+    1052,
+    1054,
+    1055,
+    1059,
+    1060,
+    1061,
+    1064,
+    1069,
+    1070,
+    1071,
+    1072,
+    1103,
+    1109,
+    1118,
+    1140,
+    1146,
+    1149,
+    1166,
+}
 _WRONG |= {1170, 1235, 1248, 1305, 1347, 1356, 1364, 1582, 1583, 1630, 1906, 3105, 4078}
 
-_CERTIFICATE = re.compile("certificate|SSL is required|doesn't support SSL|does not support SSL|hostname mismatch", re.I)
+_CERTIFICATE = re.compile(
+    "certificate|SSL is required|doesn't support SSL|does not support SSL|hostname mismatch", re.I
+)
 _GONE = re.compile(
-    "lost connection|gone away|can't connect|server shutdown|connection (?:was killed|refused|reset)|too many connections",
+    "lost connection|gone away|can't connect|server shutdown|connection (?:was killed|refused|reset)|"
+    "too many connections",
     re.IGNORECASE,
 )
 
@@ -65,7 +87,8 @@ def driver() -> ModuleType:
         import pymysql
     except ImportError as error:
         raise missing_extra(EXTRA, "the connector mysql") from error
-    return pymysql
+    module: ModuleType = pymysql
+    return module
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,7 @@ class Server:
     ssl: Mapping[str, str] = field(default_factory=dict)
     connect_timeout: int = 10
     retries: int = 3
+    local_infile: bool = False
 
     @property
     def place(self) -> str:
@@ -223,7 +247,7 @@ def rows(session: Session, statement: str, given: tuple[Any, ...] | None = None)
 def changed(session: Session, statement: str, given: tuple[Any, ...] | None = None) -> int:
     """Execute a statement; gives how many rows it changed."""
     with session.cursor() as cursor:
-        return cursor.execute(statement, given)
+        return int(cursor.execute(statement, given))
 
 
 def ticked(identifier: str) -> str:

@@ -97,9 +97,7 @@ def only_writer(session: Session, table: TableName) -> Iterator[None]:
     rows(session, "SELECT RELEASE_LOCK(%s)", (name,))  # Where this is not reached, it ends with the session.
 
 
-def fitted(
-    session: Session, table: TableName, wires: Sequence[Wire], how: Disposition, *, create: bool
-) -> list[Pair]:
+def fitted(session: Session, table: TableName, wires: Sequence[Wire], how: Disposition, *, create: bool) -> list[Pair]:
     """Make the table take the staged columns, adding what is missing, and say which column takes which.
 
     Raises SpecError when something is missing and `create` is false, and DataError for doubles among merge keys.
@@ -180,16 +178,17 @@ def shaped(session: Session, table: TableName, stage: Stage, pairs: Sequence[Pai
     fit = sql(TableName(stage.table.schema, f"{stage.table.table}_fit"))
     kinds = ", ".join(f"one.{ticked(name)}" for name in columns)
     number = f"{ticked(ROW)} bigint unsigned PRIMARY KEY"
-    changed(session, f"CREATE TEMPORARY TABLE {fit} ({number}) ENGINE = InnoDB SELECT {kinds} FROM {sql(table)} AS one LIMIT 0")
+    changed(
+        session,
+        f"CREATE TEMPORARY TABLE {fit} ({number}) ENGINE = InnoDB SELECT {kinds} FROM {sql(table)} AS one LIMIT 0",
+    )
     staged = ticked_all([ROW, *(pair.wire.name for pair in pairs)])
     changed(session, f"INSERT INTO {fit} ({ticked_all([ROW, *columns])}) SELECT {staged} FROM {sql(stage.table)}")
     _refuse_bent(session, table, stage, fit, odd)
     return Rows(fit, columns, count, by_bytes)
 
 
-def _refuse_nulls(
-    session: Session, table: TableName, stage: Stage, pairs: Sequence[Pair], keys: Sequence[str]
-) -> int:
+def _refuse_nulls(session: Session, table: TableName, stage: Stage, pairs: Sequence[Pair], keys: Sequence[str]) -> int:
     """Where MySQL would put a number or the time of day in place of a NULL, and in keys. Gives the number of rows."""
     strict = [pair for pair in pairs if not pair.takes.nullable or pair.wire.name in keys]
     listed = "".join(f", COUNT(*) - COUNT({ticked(pair.wire.name)})" for pair in strict)
@@ -285,13 +284,11 @@ def _merge(session: Session, table: TableName, given: Rows, keys: Sequence[str])
     _insert(session, table, given, f"WHERE NOT EXISTS (SELECT 1 FROM {sql(table)} AS past WHERE {met})")
 
 
-def _follow(
-    session: Session, table: TableName, given: Rows, keys: Sequence[str], at: datetime
-) -> dict[str, int]:
+def _follow(session: Session, table: TableName, given: Rows, keys: Sequence[str], at: datetime) -> dict[str, int]:
     """End the current versions that came otherwise or not at all, and add the rows that have none."""
     moment = f"'{at:%Y-%m-%d %H:%M:%S.%f}'"
     content = [name for name in given.columns if name not in PROVENANCE and name not in keys]
-    alike = "".join(f" AND {_exactly('given', 'past', name)}" for name in content)
+    alike = "".join(f" AND {_alike(given, name)}" for name in content)
     met = _met(given, keys)
     closed = changed(
         session,
@@ -309,14 +306,16 @@ def _follow(
 
 
 def _met(given: Rows, keys: Sequence[str]) -> str:
-    """The condition that a row of the table has the key of a given one: to the index, and by its bytes."""
+    """The condition that a row of the table has the key of a given one: by its index, and by its bytes."""
     parts = [f"past.{ticked(key)} = given.{ticked(key)}" for key in keys]
-    parts += [_exactly("given", "past", key) for key in keys if key in given.by_bytes]
+    parts += [_alike(given, key) for key in keys if key in given.by_bytes]
     return " AND ".join(parts)
 
 
-def _exactly(left: str, right: str, name: str) -> str:
-    return f"CAST({left}.{ticked(name)} AS BINARY) <=> CAST({right}.{ticked(name)} AS BINARY)"
+def _alike(given: Rows, name: str) -> str:
+    """The condition that both have the same value: of texts, the same bytes."""
+    here, there = f"given.{ticked(name)}", f"past.{ticked(name)}"
+    return f"CAST({here} AS BINARY) <=> CAST({there} AS BINARY)" if name in given.by_bytes else f"{here} <=> {there}"
 
 
 def _empty(session: Session, table: TableName) -> None:

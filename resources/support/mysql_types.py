@@ -22,10 +22,22 @@ if TYPE_CHECKING:
 
 # The protocol's own numbers of types and flags, which never change.
 _INTEGERS = {1: "TINYINT", 2: "SMALLINT", 3: "INTEGER", 8: "BIGINT", 9: "INTEGER"}
-_PLAIN = {4: "FLOAT", 5: "DOUBLE", 7: "TIMESTAMP WITH TIME ZONE", 10: "DATE", 11: "TIME", 12: "TIMESTAMP", 13: "SMALLINT"}
+_PLAIN = {
+    4: "FLOAT",
+    5: "DOUBLE",
+    7: "TIMESTAMP WITH TIME ZONE",
+    10: "DATE",
+    11: "TIME",
+    12: "TIMESTAMP",
+    13: "SMALLINT",
+}
 _DECIMALS, _BIT, _JSON, _GEOMETRY, _FLOAT, _YEAR = (0, 246), 16, 245, 255, 4, 13
 _STRINGS = (15, 247, 248, 249, 250, 251, 252, 253, 254)
-_BINARY, _UNSIGNED = 63, 32
+_BINARY, _UNSIGNED, _ANY_TEXT = 63, 32, 253
+_WORDS = {"tinyint": 1, "smallint": 2, "int": 3, "float": 4, "double": 5, "timestamp": 7, "bigint": 8, "mediumint": 9}
+_WORDS |= {"date": 10, "time": 11, "datetime": 12, "year": 13, "bit": 16, "json": 245, "decimal": 246}
+_WORDS |= dict.fromkeys(("geometry", "point", "linestring", "polygon", "geometrycollection"), _GEOMETRY)
+_WORDS |= dict.fromkeys(("multipoint", "multilinestring", "multipolygon", "geomcollection"), _GEOMETRY)
 
 _TIMED = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME")
 _MARK = re.compile(r"\[\[databrokkr (?P<column>\d+)\]\](?P<value>.*?)\[\[end\]\]", re.DOTALL)
@@ -101,6 +113,11 @@ class Column:
         return f"CASE WHEN {name} IS NULL OR {cast} IS NOT NULL THEN {cast} ELSE {instead} END AS {name}"
 
     @property
+    def arrives_as_bytes(self) -> bool:
+        """Whether the server sends bytes, not text."""
+        return self._bytes and not self.as_text
+
+    @property
     def _bytes(self) -> bool:
         return self.kind == _GEOMETRY or (self.kind in _STRINGS and self.charset == _BINARY)
 
@@ -116,6 +133,17 @@ class Column:
         if self.kind == _BIT:
             return f"{name} + 0"
         return f"CONVERT({name} USING utf8mb4)" if self.textual else f"CAST({name} AS CHAR)"
+
+
+def told(kind: str) -> str:
+    """The DuckDB type in which a column arrives whose type `information_schema` spells, such as `int(11) unsigned`."""
+    word = re.split(r"[( ]", kind)[0]
+    unsigned = _UNSIGNED if "unsigned" in kind else 0
+    length, scale = ([int(number) for number in re.findall(r"\d+", kind.split(")")[0])] + [0, 0])[:2]
+    if word == "decimal":
+        length += (scale > 0) + (not unsigned)
+    charset = _BINARY if word.endswith(("blob", "binary")) else 0
+    return Column("", _WORDS.get(word, _ANY_TEXT), length, scale, charset, unsigned).own
 
 
 def bad_value(error: object) -> tuple[int, str] | None:

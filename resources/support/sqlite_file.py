@@ -171,9 +171,11 @@ def rowid_name(database: sqlite3.Connection, table: str) -> str | None:
     if not found or found[0] != "table":
         return None
     taken = {one.name.casefold() for one in columns_of(database, table)}
-    free = next((word for word in ("rowid", "_rowid_", "oid") if word not in taken), None)
-    try:
-        database.execute(f"SELECT {free} FROM {quoted(table)} LIMIT 0")
-    except sqlite3.OperationalError:
-        return None
-    return free
+    for free in ("rowid", "_rowid_", "oid"):
+        if free not in taken:
+            try:
+                database.execute(f"SELECT {free} FROM {quoted(table)} LIMIT 0")
+            except sqlite3.OperationalError:
+                return None
+            return free
+    return None

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import pyarrow as pa
 
-from databrokkr_assets.core.disposition import Append, Disposition, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.ports import Delivery
 
 from .values import TYPES
@@ -96,6 +96,12 @@ class Writes(ABC):
     @abstractmethod
     def sink(self, table: str, how: Disposition) -> Settings:
         """The settings of a sink that writes `table`, without `connection`, `input`, `disposition` and `keys`."""
+
+
+class Merges(Writes):
+    """The sink meets rows by key, and removes those that are deleted in its input."""
+
+    dispositions = (Append, Replace, Merge)
 
 
 class HoldsTypes(Reads, Writes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from .case import (
     ChecksPasswords,
     GrantsRights,
     HoldsTypes,
+    Merges,
     ReadsArrivals,
     ReadsByCursor,
     Rows,
@@ -53,7 +53,7 @@ def or_skip(service: AbstractContextManager[Service]) -> Iterator[Service]:
 # ----------------------------------------------------------------------------------------------- databases
 
 
-class DatabaseCase(Case, ReadsByCursor, HoldsTypes):
+class DatabaseCase(Case, ReadsByCursor, HoldsTypes, Merges):
     """A database with a driver of Python's own interface, PEP 249."""
 
     dispositions = (Append, Replace, Merge)
@@ -202,14 +202,9 @@ class PostgresCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeRead
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
-        pid = self.server.daemon.pid
-        assert pid is not None
         # Larger than a segment of the log, which is made whole, and no multiple of a page: so a page is cut short.
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (17_000_001, resource.RLIM_INFINITY))
-        try:
+        with self.server.daemon.files_up_to(17_000_001):
             yield None
-        finally:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def _insert(self, cursor: Any, table: str, rows: pa.Table) -> None:
         named = ", ".join(map(self.quoted, rows.column_names))

@@ -47,7 +47,7 @@ class Naming(Theme):
         written(bench.sink("orders", how), rows, how, mark(1))
         written(bench.sink("orders", how), rows, how, mark(2, after=1))
         got = [{name: row[name] for name in rows.column_names} for row in bench.case.get("orders")]
-        assert told(got) == told(rows) * (2 if isinstance(how, Append) else 1)
+        assert told(got) == told([*rows.to_pylist()] * (2 if isinstance(how, Append) else 1))
         assert len(bench.case.get(VICTIM)) == 1
 
     @needs(Reads)

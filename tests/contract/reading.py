@@ -239,7 +239,7 @@ class Changing(Theme):
     def test_columns_freeze(self, bench: Bench) -> None:
         """`freeze` stops the load at a new column, and at one that does not come any more."""
         for second in (table(id=[2], what=["b"], more=["x"]), table(id=[3])):
-            with pytest.raises(DataError, match="more|what") as raised:
+            with pytest.raises(DataError, match=r"more|what") as raised:
                 self._second(bench, table(id=[1], what=["a"]), second, contract={"columns": "freeze"})
             assert raised.value.mend
             assert told(bench.stored()) == told([{"id": 1, "what": "a"}])

@@ -69,7 +69,8 @@ class Theme:
 
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
-        """A test that takes `how` runs for each disposition that the case claims."""
-        if "how" in metafunc.fixturenames and issubclass(cls.case, Writes):
-            chosen = [DISPOSITIONS[kind] for kind in cls.case.dispositions]
-            metafunc.parametrize("how", chosen, ids=lambda how: how.name)
+        """A test that takes `how` runs for each disposition that the case claims, `by_key` for those that have keys."""
+        claimed = [DISPOSITIONS[kind] for kind in cls.case.dispositions] if issubclass(cls.case, Writes) else []
+        chosen = {"how": claimed, "by_key": [how for how in claimed if isinstance(how, Merge | History)]}
+        for name in chosen.keys() & set(metafunc.fixturenames):
+            metafunc.parametrize(name, chosen[name], ids=lambda how: how.name)

@@ -72,7 +72,9 @@ TYPES: Mapping[str, Type] = {
         pa.list_(pa.int64()), ([], [1, None, -1]), st.lists(st.none() | _whole(64), max_size=4)
     ),
     "list of texts": Type(
-        pa.list_(pa.string()), ([], ["", None, "a,b"]), st.lists(st.none() | st.sampled_from(_WORDS[:-1]) | _TEXT, max_size=4)
+        pa.list_(pa.string()),
+        ([], ["", None, "a,b"]),
+        st.lists(st.none() | st.sampled_from(_WORDS[:-1]) | _TEXT, max_size=4),
     ),
     "struct": Type(
         pa.struct([("n", pa.int64()), ("t", pa.string())]),

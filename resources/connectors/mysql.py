@@ -1,0 +1,589 @@
+"""MySQL and MariaDB: reads tables and queries as one stream from one snapshot, and writes tables exactly once.
+
+Reading. DuckDB's scanner runs one SELECT and takes the rows as the server sends them: one statement is one snapshot,
+memory is bounded for any table, and no row passes through Python. Where the extension is not installed, pymysql does
+the same, more slowly.
+
+Writing. Rows go into a temporary table of the session, which is in no binary log and ends with the session. Then one
+transaction applies them and writes the ledger.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field, SecretStr, model_validator
+
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, did_you_mean
+from databrokkr_assets.core.names import columns, literal
+from databrokkr_assets.core.ports import (
+    Batch,
+    Cursor,
+    DeletesRows,
+    Delivery,
+    Load,
+    LoadMark,
+    ReadsAsRelation,
+    Receipt,
+    RelationRead,
+    Sink,
+    Source,
+    Stream,
+    Target,
+    WritesRelation,
+)
+from databrokkr_assets.core.settings import Names, Settings
+from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Origin, Place
+from databrokkr_assets.engine.duckdb import open_duck
+from resources.base import Connector
+from resources.support import ledger, mysql_survey, mysql_table
+from resources.support.applying import refuse_history_columns
+from resources.support.columns import arrow_schema, batches
+from resources.support.cursor import Incremental
+from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.held_rows import HeldRows
+from resources.support.mysql_ledger import Ledger
+from resources.support.mysql_server import EXTRA, Server, SslMode, driver, ticked
+from resources.support.mysql_stage import Stage, sql
+from resources.support.mysql_types import Column, Wire, bad_value, by_name, wire
+from resources.support.tables import TableName
+
+if TYPE_CHECKING:
+    from resources.support.mysql_server import Session
+
+_ROWS = 10_000
+_PARAMETERS = ("ssl_mode", "ssl_ca", "ssl_cert", "ssl_key", "socket")
+
+
+class MySQLConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+    """A MySQL or MariaDB server: `url`, or `host` (or `socket`), `user` and `database`."""
+
+    # A mistake is shown with what was given; here that would be the password.
+    model_config = Settings.model_config | {"hide_input_in_errors": True}
+
+    type: Literal["mysql"]
+    url: SecretStr | None = None
+    """`mysql://user:password@host:port/database`, with `ssl_mode`, `ssl_ca` and so on behind a `?`."""
+    host: str | None = None
+    """The server's name or address."""
+    port: int = Field(default=3306, ge=1, le=65535)
+    """The server's port."""
+    socket: str | None = None
+    """The path of the server's Unix socket, in place of `host`."""
+    database: str = ""
+    """The database of tables that name none; without it each table names its own, `shop.orders`."""
+    user: str | None = None
+    """Who connects."""
+    password: SecretStr | None = None
+    """Their password; best as `{{ env.NAME }}`."""
+    ssl_mode: SslMode = "preferred"
+    """MySQL's own word; `verify_identity` where the network is not trusted."""
+    ssl_ca: str | None = None
+    """The file of the certificate authorities that `verify_ca` and `verify_identity` trust."""
+    ssl_cert: str | None = None
+    """The file of our certificate, where the server asks for one."""
+    ssl_key: str | None = None
+    """The file of its key."""
+    local_infile: bool = False
+    """Whether rows are written with `LOAD DATA LOCAL`, which is about twice as fast, where the server allows it. Its
+    protocol lets a server ask for any file of this machine, so set it for servers that you trust only."""
+    connect_timeout: int = Field(default=10, ge=1)
+    """Seconds until a try to connect is given up."""
+    retries: int = Field(default=3, ge=1)
+    """How often connecting is tried before the server counts as unavailable; three tries take about two seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, given: Any) -> Any:
+        """What a URL says, as the settings that say the same."""
+        if not isinstance(given, dict) or given.get("url") is None:
+            return given
+        apart = [name for name in ("host", "database", "user", "password", "socket") if given.get(name) is not None]
+        if apart:
+            raise ValueError(f"give `url` or `{apart[0]}`, not both")
+        url = given["url"]
+        return given | _parts(url.get_secret_value() if isinstance(url, SecretStr) else str(url))
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MySQLConnection:
+        if self.user is None or (self.host is None) == (self.socket is None):
+            raise ValueError("give `url`, or `user` and either `host` or `socket`")
+        if self.ssl_mode.startswith("verify") and self.ssl_ca is None:
+            raise ValueError(f"`ssl_mode: {self.ssl_mode}` needs `ssl_ca`, the file of the authorities to trust")
+        return self
+
+    def server(self, name: str) -> Server:
+        """The server, called `name` in errors."""
+        ssl = {"ca": self.ssl_ca, "cert": self.ssl_cert, "key": self.ssl_key}
+        return Server(
+            name,
+            host=self.host or "localhost",
+            port=self.port,
+            user=self.user or "",
+            database=self.database,
+            password=self.password.get_secret_value() if self.password else "",
+            socket=self.socket,
+            ssl_mode=self.ssl_mode,
+            ssl={key: value for key, value in ssl.items() if value is not None},
+            connect_timeout=self.connect_timeout,
+            retries=self.retries,
+            local_infile=self.local_infile,
+        )
+
+    def uri(self) -> str:
+        """Where the database is, without user and secrets."""
+        return f"mysql://{self.server('').place}"
+
+    def check_access(self, name: str, place: Place) -> Iterator[Finding]:
+        """Whether the server can be reached, as whom, and which rights they have."""
+        yield from mysql_survey.findings(self.server(name))
+
+    def list_streams(self, name: str, place: Place) -> Iterator[Stream]:
+        """The tables and views of the connection's database, or of all; rows as the server estimates them."""
+        yield from mysql_survey.streams(self.server(name))
+
+
+def _parts(url: str) -> dict[str, Any]:
+    """The settings that a URL stands for. Raises ValueError, which shows nothing of it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("`url` cannot be read; percent-encode special characters of the password") from None
+    if parts.scheme not in ("mysql", "mariadb"):
+        raise ValueError("`url` must begin with mysql:// or mariadb://")
+    more = dict(parse_qsl(parts.query))
+    unknown = [name for name in more if name not in _PARAMETERS]
+    if unknown:
+        raise ValueError(f"`url` has the parameter `{unknown[0]}`; {did_you_mean(unknown[0], _PARAMETERS)}")
+    given = {
+        "host": None if "socket" in more else parts.hostname or "localhost",
+        "port": port,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.removeprefix("/")),
+        "url": None,
+    }
+    return {name: value for name, value in (given | more).items() if value is not None or name == "url"}
+
+
+def _connected(connection: ConnectionSettings | None) -> MySQLConnection:
+    if not isinstance(connection, MySQLConnection):
+        raise SpecError("the connection is not of type mysql", mend="name a connection with `type: mysql`")
+    return connection
+
+
+def _placed(table: TableName, database: str) -> TableName:
+    """A table with its database, which is the connection's where the author names none. Raises SpecError."""
+    if not (table.schema or database):
+        raise SpecError(
+            f"nothing says in which database {table.table} is",
+            mend=f"write `table: <database>.{table.table}`, or set `database` in the connection",
+        )
+    return TableName(table.schema or database, table.table)
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class MySQLSourceSettings(DatabaseSourceSettings):
+    """Reads a table, a view or the rows of a query."""
+
+    dialect: ClassVar[str] = "mysql"
+    home: ClassVar[str] = ""  # the connection's database
+    type: Literal["mysql"]
+    as_text: Names = ()
+    """Columns to read as the server prints them (bytes in hexadecimal), for values that no other type holds, such as a
+    `time` of more than a day."""
+    zero_dates: Literal["refuse", "as_null"] = "refuse"
+    """What becomes of dates that are no day, such as 0000-00-00 or 2024-02-00: an error that names the column, or NULL.
+    To keep them as they are, name the column in `as_text`."""
+
+    @classmethod
+    def quoted_in_sql(cls, name: str) -> str:
+        """A name in backticks."""
+        return ticked(name)
+
+    @classmethod
+    def named_in_sql(cls, table: TableName) -> str:
+        """A table in backticks, with its database where it names one."""
+        return sql(table) if table.schema else ticked(table.table)
+
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> MySQLSource:
+        """A reader of the table or query."""
+        return MySQLSource(self, _connected(connection).server(self.connection))
+
+    def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
+        return super()._origin(name, _placed(table, _connected(connection).database), connection)
+
+
+class MySQLSource(Source, ReadsAsRelation):
+    """Reads one table or query, all its rows in one snapshot."""
+
+    def __init__(self, settings: MySQLSourceSettings, server: Server) -> None:
+        self._settings = settings
+        self._server = server
+        name = settings.name()
+        self._name = _placed(name, server.database) if name else None
+
+    def streams(self) -> Iterator[Stream]:
+        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
+
+        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
+        """
+        found, keys = self._described
+        yield Stream(self._told, arrow_schema((column.name, column.own) for column in found), keys)
+
+    def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
+        """The rows as a query over `duck`; `None` where DuckDB's extension for MySQL is not installed.
+
+        The database stays attached until `duck` is closed.
+        """
+        remote = self._remote(after)
+        try:
+            alias = self._server.attach(duck)
+        except SpecError:
+            return None
+        # Streamed, because the scanner would else keep all rows before it gives the first.
+        query = self._local(f"mysql_query({literal(alias)}, {literal(remote)}, stream_results = true)")
+        if self._incremental is None:
+            return RelationRead(query, explain=self._explained)
+        fresh = partial(self._incremental.fresh, after=after)
+        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained, fresh=fresh)
+
+    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
+        """The rows through pymysql."""
+        remote = self._remote(after)
+        with self._server.session(conv={}) as session, open_duck() as duck, self._told_plainly():
+            # Without converters, values stay the server's text; without a buffer, rows come as they are read.
+            cursor = session.cursor(driver().cursors.SSCursor)
+            cursor.execute(remote)
+            duck.register("databrokkr_rows", self._arrow(cursor))
+            query = self._local("databrokkr_rows")
+            fresh = self._incremental.fresh(query, after) if self._incremental else query
+            yield from batches(duck, fresh, self._incremental, after)
+
+    @property
+    def _told(self) -> str:
+        return str(self._name) if self._name else "query"
+
+    @property
+    def _from(self) -> str:
+        # The line break ends a comment that the author's query may end with.
+        query = (self._settings.query or "").rstrip().rstrip(";")
+        return sql(self._name) if self._name else f"({query}\n) AS databrokkr_query"
+
+    def _remote(self, after: Cursor | None) -> str:
+        """What the server is asked for."""
+        found, _ = self._described
+        asked = ", ".join(column.server() for column in found)
+        value = self._incremental.resumes_at(after) if self._incremental else None
+        if value is None:
+            return f"SELECT {asked} FROM {self._from}"
+        cursor = next(column for column in found if column.name == self._settings.cursor)
+        nulls = f" OR {ticked(cursor.name)} IS NULL" if self._incremental and self._incremental.nulls else ""
+        return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}{nulls}"
+
+    def _local(self, feed: str) -> str:
+        """What DuckDB makes of what comes."""
+        return f"SELECT {', '.join(one.local(index) for index, one in enumerate(self._described[0]))} FROM {feed}"
+
+    def _arrow(self, cursor: Any) -> pa.RecordBatchReader:
+        """The rows of a cursor as text, or as bytes where they are bytes."""
+        found = self._described[0]
+        schema = pa.schema([(one.name, pa.binary() if one.arrives_as_bytes else pa.string()) for one in found])
+
+        def pieces() -> Iterator[pa.RecordBatch]:
+            while rows := cursor.fetchmany(_ROWS):
+                values = zip(*rows, strict=True)
+                yield pa.record_batch(
+                    [pa.array(one, kind) for one, kind in zip(values, schema.types, strict=True)], schema
+                )
+
+        return pa.RecordBatchReader.from_batches(schema, pieces())
+
+    @cached_property
+    def _incremental(self) -> Incremental | None:
+        found, keys = self._described
+        for column in found:
+            if column.name == self._settings.cursor:
+                if not column.resumable:
+                    raise self._spec_error(
+                        f'"{column.name}" cannot be a cursor: it arrives as {column.own}, which has another order',
+                        "choose another column, or cast it in a `query`, e.g. to decimal(38,0) or datetime(6)",
+                    )
+                return self._settings.incremental(column.own, tuple(one.name for one in found), keys)
+        return None
+
+    @cached_property
+    def _described(self) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+        """The columns that are read, and the primary key where there is one and it is among them."""
+        with self._server.session() as session:
+            found = self._columns(session)
+            keys = mysql_survey.primary_key(session, self._name) if self._name else ()
+        chosen = self._chosen(found)
+        return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
+
+    def _columns(self, session: Session) -> list[Column]:
+        errors = driver().err
+        with session.cursor() as cursor:
+            try:
+                # No row is asked for, but names and grants are checked.
+                cursor.execute(f"SELECT * FROM {self._from} LIMIT 0")
+            except errors.MySQLError as error:
+                raise self._not_described(session, error) from error
+            # The public description leaves out what tells text from bytes, and signed numbers from unsigned.
+            described = cursor._result.fields
+        as_text, as_null = self._settings.as_text, self._settings.zero_dates == "as_null"
+        return [
+            Column(
+                one.name, one.type_code, one.length, one.scale, one.charsetnr, one.flags, one.name in as_text, as_null
+            )
+            for one in described
+        ]
+
+    def _not_described(self, session: Session, error: Exception) -> DatabrokkrError:
+        number, text = error.args[0], str(error.args[-1])
+        if number in (1146, 1049):
+            missing = re.search(r"(?:Table|database) '([^']+)'", text)
+            word = self._told if self._name else (missing[1] if missing else "")
+            tables = mysql_survey.known_tables(session)
+            near = difflib.get_close_matches(word, tables, n=20, cutoff=0.3) or tables[:20]
+            return self._spec_error(f'there is no table "{word}"', did_you_mean(word, near))
+        if number in (1142, 1143):
+            grant = f"GRANT SELECT ON {sql(self._name) if self._name else '…'} TO {self._server.user}"
+            return AccessError(text, mend=f"as an administrator: {grant}", where=self._told)
+        return self._server.translated(error)
+
+    def _chosen(self, found: Sequence[Column]) -> tuple[Column, ...]:
+        names = [column.name for column in found]
+        wanted = self._settings.columns or tuple(names)
+        for word in (*wanted, *self._settings.as_text):
+            if word not in names:
+                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
+        if self._settings.cursor is not None and self._settings.cursor not in wanted:
+            raise self._spec_error(
+                f'the cursor "{self._settings.cursor}" is not read', did_you_mean(self._settings.cursor, wanted)
+            )
+        folded = [name.casefold() for name in wanted]
+        doubles = [name for name in wanted if folded.count(name.casefold()) > 1]
+        if doubles:
+            raise self._spec_error(
+                f"the columns {columns(doubles)} have one name but for its case", "rename them in a `query`"
+            )
+        return tuple(found[names.index(name)] for name in wanted)
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._explained(error) or error from error
+
+    def _explained(self, error: Exception) -> DatabrokkrError | None:
+        """Our error for one that came up while the rows did; `None` for one that has nothing to do with the server."""
+        bad, text = bad_value(error), self._server.scrubbed(str(error))
+        if bad is not None:
+            column = self._described[0][bad[0]]
+            mend = f"mend the rows, or read the column as text with `as_text: [{column.name}]`"
+            if column.own != "TIME":
+                mend += ", or as NULL with `zero_dates: as_null`"
+            return DataError(
+                f'the column "{column.name}" holds {bad[1]}, which {column.own} cannot hold',
+                mend=mend,
+                where=self._told,
+            )
+        ours = self._server.explained(error)
+        if ours is not None:
+            return ours
+        if "PREPARE error" in text:
+            return self._spec_error(text, "correct the query; the table may have changed meanwhile")
+        if "MySQL query" in text:
+            return DataError(text, mend="see the message; it comes from the server", where=self._told)
+        return None
+
+    def _spec_error(self, what: str, mend: str) -> SpecError:
+        return SpecError(what, mend=mend, where=self._told)
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+class MySQLSinkSettings(DatabaseSinkSettings):
+    """Writes a table, exactly once."""
+
+    dialect: ClassVar[str] = "mysql"
+    home: ClassVar[str] = ""  # the connection's database
+    type: Literal["mysql"]
+
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The database, without secrets."""
+        return _connected(connection).uri()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> MySQLSink:
+        """A writer to the table."""
+        server = _connected(connection).server(self.connection)
+        return MySQLSink(_placed(self.name(), server.database), self.create, server)
+
+    def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
+        return super()._origin(name, _placed(table, _connected(connection).database), connection)
+
+
+class MySQLSink(Sink):
+    """Writes one table, with its ledger in the same database."""
+
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
+    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+
+    def __init__(self, table: TableName, create: bool, server: Server) -> None:
+        self.table = table
+        self.create = create
+        self.server = server
+        self.ledger = Ledger(table.schema)
+
+    def last_load(self, target: Target) -> LoadMark | None:
+        """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
+        with self.server.session() as session:
+            return self.ledger.last(session, target.node) if self.ledger.is_there(session) else None
+
+    @contextmanager
+    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[MySQLLoad]:
+        """Open a load. The server is asked for a moment now, and used during `commit`."""
+        for key in how.keys if isinstance(how, Merge | History) else ():
+            if by_name(target.schema.names, key) is None:
+                mend = did_you_mean(key, target.schema.names)
+                raise SpecError(f'the key "{key}" is no column', mend=mend, where=str(self.table))
+        refuse_history_columns(how, target.schema.names, str(self.table))
+        self._prepare()
+        with ExitStack() as until_left:
+            yield MySQLLoad(self, target, how, load, HeldRows(target.schema, until_left))
+
+    def _prepare(self) -> None:
+        """Refuse early what cannot be written, and make the ledger."""
+        with self.server.session() as session:
+            if not mysql_survey.has_database(session, self.table.schema):
+                mend = f"create it: CREATE DATABASE {ticked(self.table.schema)}"
+                raise SpecError(f'there is no database "{self.table.schema}"', mend=mend, where=str(self.table))
+            if not self.create and not mysql_table.existing(session, self.table):
+                near = did_you_mean(str(self.table), mysql_survey.known_tables(session)[:20])
+                mend = f"create it, or set `create: true`; {near}"
+                raise SpecError(f"there is no table {self.table}", mend=mend, where=str(self.table))
+            mysql_table.refuse_without_transactions(session, self.table)
+            self.ledger.create(session)
+
+
+class MySQLLoad(Load, WritesRelation, DeletesRows):
+    """One load: a query, or rows in a temporary table, applied by one transaction."""
+
+    def __init__(self, sink: MySQLSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
+        self._sink = sink
+        self._target = target
+        self._how = how
+        self._load = load
+        self._held = held
+
+    def write(self, records: pa.RecordBatch) -> None:
+        """Keep rows in a temporary table of DuckDB, which spills to disk. Raises SpecError."""
+        self._held.add(records)
+
+    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Keep the query; `commit` runs it, straight to the server."""
+        self._held.give(duck, query)
+
+    def delete(self, keys: pa.RecordBatch) -> None:
+        """Keep the keys of rows to delete in a temporary table of DuckDB."""
+        self._held.delete(keys)
+
+    def commit(self) -> Receipt:
+        """Stage the rows at the server, then apply them and write the ledger in one transaction.
+
+        Raises DataError for a value that the table's type would change or a key that is NULL, SpecError, AccessError,
+        or Unavailable, also when another load came first. Should the server die meanwhile, the ledger tells the next
+        run what happened.
+        """
+        how, sink, held = self._how, self._sink, self._held
+        given = held.last_of_each(how.keys) if isinstance(how, Merge | History) else held.query()
+        gone = held.deleted()
+        held.duck.execute("SET preserve_insertion_order = false")
+        with sink.server.session(local_infile=sink.server.local_infile) as session:
+            rows = self._stage(session, "_databrokkr_rows", given)
+            keys = self._stage(session, "_databrokkr_gone", gone) if gone else None
+            with mysql_table.only_writer(session, sink.table):
+                if self._is_already(session, hold=False):
+                    return Receipt(0, self._place, already=True)
+                return self._applied(session, rows, keys)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._sink.server.place}:{self._sink.table}"
+
+    def _stage(self, session: Session, name: str, query: str) -> Stage:
+        duck, sink = self._held.duck, self._sink
+        present = mysql_table.existing(session, sink.table)
+        found = duck.sql(query)
+        wires = [self._wire(one, own, present) for one, own in zip(found.columns, found.types, strict=True)]
+        stage = Stage(session, TableName(sink.table.schema, name), wires, by_pipe=sink.server.local_infile)
+        stage.add(duck, query)
+        return stage
+
+    def _wire(self, name: str, own: Any, present: dict[str, mysql_table.Taking]) -> Wire:
+        there = by_name(list(present), name)
+        keys = self._how.keys if isinstance(self._how, Merge | History) else ()
+        return wire(name, own, key=by_name(keys, name) is not None, present=present[there].type if there else None)
+
+    def _is_already(self, session: Session, *, hold: bool) -> bool:
+        last = self._sink.ledger.last(session, self._target.node, hold=hold)
+        return ledger.already(last, self._load, self._place)
+
+    def _applied(self, session: Session, staged: Stage, deleted: Stage | None) -> Receipt:
+        sink, how = self._sink, self._how
+        pairs = mysql_table.fitted(session, sink.table, staged.wires, how, create=sink.create)
+        wanted = how.keys if isinstance(how, Merge | History) else ()
+        names = {pair.wire.name: pair.column for pair in pairs}
+        keys = [names[by_name(list(names), key) or key] for key in wanted]
+        given = mysql_table.shaped(session, sink.table, staged, pairs, wanted)
+        gone = self._shaped_keys(session, deleted) if deleted else None
+        if isinstance(how, History):
+            mysql_table.index_for_history(session, given, keys)
+        session.begin()
+        try:
+            if self._is_already(session, hold=True):
+                return Receipt(0, self._place, already=True)
+            facts = {"rows_deleted": mysql_table.delete(session, sink.table, gone)} if gone else {}
+            facts |= mysql_table.apply(session, sink.table, given, how, keys, self._load.at)
+            sink.ledger.note(session, self._target.node, self._load, given.count)
+            session.commit()
+        except BaseException:
+            with suppress(driver().err.MySQLError):
+                session.rollback()
+            raise
+        return Receipt(facts.pop("rows_opened", given.count), self._place, facts=facts)
+
+    def _shaped_keys(self, session: Session, stage: Stage) -> mysql_table.Rows:
+        table = self._sink.table
+        pairs = mysql_table.pairs(mysql_table.existing(session, table), stage.wires)
+        return mysql_table.shaped(session, table, stage, pairs, [one.name for one in stage.wires])
+
+
+connector = Connector(
+    name="mysql",
+    summary="MySQL and MariaDB: reads tables and queries, also only what is new, and writes tables exactly once.",
+    kind="mysql",
+    connection=MySQLConnection,
+    source=MySQLSourceSettings,
+    sink=MySQLSinkSettings,
+    extra=EXTRA,
+)

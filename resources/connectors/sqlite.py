@@ -1,0 +1,441 @@
+"""SQLite files: reads tables, views and queries, each value as it is stored, and writes tables exactly once.
+
+Reading. A table whose values all fit their declared types goes through DuckDB's scanner; anything else through Python's own
+driver, which sets aside rows that hold something else than their column declares.
+
+Writing. Rows are staged in a SQLite file of their own, so that the target is locked only while it takes them over, in one
+transaction with the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import duckdb
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.core.ports import (
+    Batch,
+    Cursor,
+    DeletesRows,
+    Delivery,
+    Load,
+    LoadMark,
+    ReadsAsRelation,
+    Receipt,
+    Reject,
+    RelationRead,
+    Sink,
+    Source,
+    Stream,
+    Target,
+    WritesRelation,
+)
+from databrokkr_assets.core.settings import Names
+from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.engine.duckdb import open_duck
+from resources.base import Connector
+from resources.support import ledger
+from resources.support.applying import refuse_history_columns
+from resources.support.columns import arrow_schema, batches
+from resources.support.cursor import Incremental
+from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.held_rows import HeldRows
+from resources.support.reject_spool import RejectSpool
+from resources.support.sqlite_file import (
+    EXTRA,
+    Column,
+    SqliteFile,
+    columns_of,
+    primary_key,
+    rowid_name,
+    tables_of_file,
+)
+from resources.support.sqlite_rows import Reading, RowFeed, select_list
+from resources.support.sqlite_scan import has_misfits, is_misfit, scan, scannable
+from resources.support.sqlite_stage import staged_rows
+from resources.support.sqlite_survey import readings
+from resources.support.sqlite_table import SqliteTable
+
+HOME = "main"
+_TESTING_SECONDS = 2.0
+
+
+class SqliteConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+    """A SQLite file."""
+
+    type: Literal["sqlite"]
+    path: str
+    """The file; relative paths start at the project. A sink creates it."""
+    wait: float = Field(default=60, ge=0)
+    """Seconds to wait while another process writes the file."""
+    wal: bool = True
+    """Whether a file that a sink makes is in WAL mode, in which readers and a writer do not wait for each other; `false`
+    for a file on a network share. A file that is there keeps its mode."""
+
+    def file(self, name: str, place: Place) -> SqliteFile:
+        """The file, whose connection is called `name` in errors."""
+        return SqliteFile(name, place.resolve(self.path), self.wait, self.wal)
+
+    def uri(self) -> str:
+        """The file, as the UI names it."""
+        return f"sqlite://{self.path}"
+
+    def check_access(self, name: str, place: Place) -> Iterator[Finding]:
+        """Whether the file is there, is one of SQLite, and may be written."""
+        file = SqliteFile(name, place.resolve(self.path), min(self.wait, _TESTING_SECONDS))
+        if not Path(file.path).exists():
+            yield Finding("open", False, f"there is no file {file.path}", "correct `path`; a sink creates the file")
+            return
+        try:
+            with file.reading() as database:
+                mode = database.execute("PRAGMA journal_mode").fetchone()[0]
+                held = sum(1 for _ in tables_of_file(database))
+            yield Finding("open", True, f"{file.path}: {held} tables and views, journal mode {mode}")
+        except DatabrokkrError as error:
+            yield Finding("open", False, error.what, error.mend)
+            return
+        try:
+            with file.writing() as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+            yield Finding("write", True, "rows may be written")
+        except DatabrokkrError as error:
+            yield Finding("write", False, error.what, error.mend)
+
+    def list_streams(self, name: str, place: Place) -> Iterator[Stream]:
+        """The tables and views. Raises AccessError or Unavailable."""
+        with self.file(name, place).reading() as database:
+            yield from list(tables_of_file(database))
+
+
+def _connected(connection: ConnectionSettings | None) -> SqliteConnection:
+    if not isinstance(connection, SqliteConnection):
+        raise SpecError("the connection is not of type sqlite", mend="name a connection with `type: sqlite`")
+    return connection
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class SqliteSourceSettings(DatabaseSourceSettings):
+    """Reads a table, a view or the rows of a query."""
+
+    dialect: ClassVar[str] = "sqlite"
+    home: ClassVar[str] = HOME
+    type: Literal["sqlite"]
+    as_text: Names = ()
+    """Columns to read as text, whatever their values are: numbers as SQLite prints them, blobs as `X'00FF'`."""
+
+    @model_validator(mode="after")
+    def _in_main(self) -> SqliteSourceSettings:
+        _require_main(self.schema_)
+        return self
+
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The file."""
+        return _connected(connection).uri()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> SqliteSource:
+        """A reader of the table or query."""
+        return SqliteSource(self, _connected(connection).file(self.connection, place))
+
+
+def _require_main(schema: str | None) -> None:
+    if schema not in (None, HOME):
+        raise ValueError("a SQLite file has one schema, `main`; leave out `schema`")
+
+
+class SqliteSource(Source, ReadsAsRelation):
+    """Reads one table, view or query of a file, all its rows in one snapshot."""
+
+    def __init__(self, settings: SqliteSourceSettings, file: SqliteFile) -> None:
+        self._settings = settings
+        self._file = file
+        self._name = settings.name()
+
+    def streams(self) -> Iterator[Stream]:
+        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
+
+        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
+        """
+        found, keys, _ = self._described
+        yield Stream(self._told, arrow_schema((one.name, one.own) for one in found), keys)
+
+    def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
+        """The rows as a query over `duck`: DuckDB's scan of the file, or the rows that Python's driver reads."""
+        value = self._incremental.resumes_at(after) if self._incremental else None
+        read = self._scanned(duck) if value is None else None
+        read = read or self._fed(duck, value)
+        if self._incremental is None:
+            return read
+        fresh = partial(self._incremental.fresh, after=after)
+        return RelationRead(read.query, fresh, self._incremental.advance(after), read.rejects, read.explain)
+
+    def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
+        """The rows as batches; those that were set aside come with the last, which is empty."""
+        with open_duck() as duck:
+            found = self.relation(duck, stream, after)
+            last = None
+            try:
+                for last in batches(duck, found.fresh(found.query), self._incremental, after):
+                    yield last
+            except duckdb.Error as error:
+                raise found.explain(error) or error from error
+            if last is not None:
+                yield Batch(last.records.slice(0, 0), last.cursor, tuple(found.rejects()))
+
+    def _scanned(self, duck: duckdb.DuckDBPyConnection) -> RelationRead | None:
+        """DuckDB's scan; `None` for what it would not read right, or where its extension is not installed."""
+        if self._name is None or self._settings.as_text:
+            return None
+        table, found = self._name.table, self._described[0]
+        before = self._stamp()
+        with self._file.reading() as database:
+            if has_misfits(database, table, found):
+                return None
+        try:
+            alias = self._file.attach(duck)
+        except SpecError:
+            return None
+        if not scannable(duck, alias, table, found):
+            duck.execute(f"DETACH {alias}")
+            return None
+        # Several threads would read several snapshots.
+        duck.execute("SET sqlite_disable_multithreaded_scans = true")
+        checked = partial(self._still_fits, before)
+        return RelationRead(scan(alias, table, found), rejects=checked, explain=self._scan_explained)
+
+    def _fed(self, duck: duckdb.DuckDBPyConnection, value: str | None) -> RelationRead:
+        """The rows through Python's driver."""
+        found, _, rowid = self._described
+        spill = duck.execute("SELECT current_setting('temp_directory')").fetchone()
+        assert spill is not None
+        token = secrets.token_hex(4)
+        rejects = RejectSpool(Path(spill[0]) / f"rejects-{token}.parquet")
+        feed = RowFeed(partial(self._rows, value), found, rejects, numbered=rowid is not None)
+        duck.register(f"databrokkr_sqlite_{token}", feed.reader())
+        query = f"SELECT {select_list(found)} FROM databrokkr_sqlite_{token}"
+        if value is not None and self._incremental is not None:
+            at = quoted(self._incremental.column)
+            query = f"SELECT * FROM ({query}) WHERE {at} >= CAST({literal(value)} AS {self._incremental.type})"
+            query += f" OR {at} IS NULL" if self._incremental.nulls else ""
+        return RelationRead(query, rejects=lambda: iter(rejects), explain=lambda error: feed.error)
+
+    def _rows(self, value: str | None) -> Iterator[sqlite3.Cursor]:
+        """The cursor over what SQLite is asked for, within the file that is open meanwhile."""
+        found, _, rowid = self._described
+        listed = [quoted(one.name) for one in found] + ([rowid] if rowid else [])
+        statement = f"SELECT {', '.join(listed)} FROM {self._from}"
+        if value is not None and self._incremental is not None:
+            statement += f" WHERE {narrowed(self._incremental, value)}"
+        with self._file.reading() as database:
+            yield database.execute(statement)
+
+    @property
+    def _told(self) -> str:
+        return self._name.table if self._name else "query"
+
+    @property
+    def _from(self) -> str:
+        # The line break ends a comment that the author's query may end with.
+        query = (self._settings.query or "").rstrip().rstrip(";")
+        return quoted(self._name.table) if self._name else f"({query}\n) AS databrokkr_query"
+
+    @cached_property
+    def _incremental(self) -> Incremental | None:
+        found, keys, _ = self._described
+        kinds = {one.name: one.own for one in found}
+        return self._settings.incremental(kinds.get(self._settings.cursor or "", ""), tuple(kinds), keys)
+
+    @cached_property
+    def _described(self) -> tuple[tuple[Reading, ...], tuple[str, ...], str | None]:
+        """The columns that are read, the primary key where it is among them, and the name of the row number."""
+        with self._file.reading() as database:
+            if self._name is None:
+                database.execute(f"CREATE TEMP VIEW databrokkr_query AS SELECT * FROM {self._from}")
+            found = columns_of(database, self._name.table if self._name else "databrokkr_query")
+            if not found:
+                tables = [one.name for one in tables_of_file(database)]
+                raise self._spec_error(f'there is no table "{self._told}"', did_you_mean(self._told, tables))
+            chosen = self._chosen(found)
+            read = readings(database, self._from, chosen, self._settings.as_text, computed=self._name is None)
+            rowid = rowid_name(database, self._name.table) if self._name else None
+        keys = primary_key(found)
+        return read, keys if set(keys) <= {one.name for one in chosen} else (), rowid
+
+    def _chosen(self, found: list[Column]) -> list[Column]:
+        names = [one.name for one in found]
+        wanted = self._settings.columns or tuple(names)
+        for word in (*wanted, *self._settings.as_text):
+            if word not in names:
+                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
+        cursor = self._settings.cursor
+        if cursor is not None and cursor not in wanted:
+            raise self._spec_error(f'the cursor "{cursor}" is not read', did_you_mean(cursor, wanted))
+        return [found[names.index(name)] for name in wanted]
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        """What changes when the file does: a writer writes to it, or to its log."""
+        paths = [Path(self._file.path), Path(self._file.path + "-wal")]
+        return tuple((found.st_size, found.st_mtime_ns) for path in paths if path.exists() for found in [path.stat()])
+
+    def _still_fits(self, before: tuple[tuple[int, int], ...]) -> Iterator[Reject]:
+        """No reject; raises Unavailable when the file got a value meanwhile that the scan may not have read right."""
+        if self._stamp() != before and self._name is not None:
+            with self._file.reading() as database:
+                if has_misfits(database, self._name.table, self._described[0]):
+                    raise self._changed()
+        yield from ()
+
+    def _scan_explained(self, error: Exception) -> DatabrokkrError | None:
+        if "Failure in decode" in str(error):
+            texts = [one.name for one in self._described[0] if one.own == "VARCHAR"]
+            return DataError(
+                f"one of the columns {columns(texts)} holds a text that is not UTF-8",
+                mend="mend the rows, or name the column in `as_text`, which reads such a text as X'…'",
+                where=self._told,
+            )
+        if "locked" in str(error) or "busy" in str(error):
+            return Unavailable(str(error), mend="another process writes the file; run it again", where=self._told)
+        return self._changed() if is_misfit(error) else None
+
+    def _changed(self) -> Unavailable:
+        what = f"{self._file.path} was changed while it was read"
+        return Unavailable(what, mend="nothing is lost: run it again", where=self._told)
+
+    def _spec_error(self, what: str, mend: str) -> SpecError:
+        return SpecError(what, mend=mend, where=self._told)
+
+
+def narrowed(incremental: Incremental, value: str) -> str:
+    """A condition for SQLite that all rows from `value` on meet, and as few others as can be told without a cast."""
+    column = quoted(incremental.column)
+    nulls = f" OR {column} IS NULL" if incremental.nulls else ""
+    match incremental.type:
+        case "BIGINT" | "DOUBLE":
+            return f"{column} >= {value}{nulls}" if re.fullmatch(r"-?[0-9.]+(e[+-]?[0-9]+)?", value) else "true"
+        case "VARCHAR":
+            return f"{column} COLLATE BINARY >= {literal(value)}{nulls}"
+        case "DATE" | "TIMESTAMP" if re.match(r"\d{4}-", value):
+            # Some are written in other ways, which have another order.
+            plain = f"{column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
+            return f"({column} >= {literal(value[:10])} OR NOT {plain}){nulls}"
+        case _:
+            return "true"
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+class SqliteSinkSettings(DatabaseSinkSettings):
+    """Writes a table, exactly once."""
+
+    dialect: ClassVar[str] = "sqlite"
+    home: ClassVar[str] = HOME
+    type: Literal["sqlite"]
+
+    @model_validator(mode="after")
+    def _in_main(self) -> SqliteSinkSettings:
+        _require_main(self.schema_)
+        return self
+
+    def uri(self, connection: ConnectionSettings | None) -> str:
+        """The file."""
+        return _connected(connection).uri()
+
+    def open(self, connection: ConnectionSettings | None, place: Place) -> SqliteSink:
+        """A writer to the table."""
+        return SqliteSink(self.name().table, self.create, _connected(connection).file(self.connection, place))
+
+    def pool(self, connection: ConnectionSettings | None) -> str:
+        """One writer at a time, for SQLite lets no other in."""
+        path = _connected(connection).path
+        stem = re.sub(r"\W", "_", Path(path).stem)
+        return f"sqlite_{stem}_{hashlib.md5(path.encode()).hexdigest()[:8]}"
+
+
+class SqliteSink(Sink):
+    """Writes one table, with its ledger in the same file."""
+
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
+    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+
+    def __init__(self, table: str, create: bool, file: SqliteFile) -> None:
+        self.table = table
+        self.create = create
+        self.file = file
+
+    def last_load(self, target: Target) -> LoadMark | None:
+        """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
+        if not Path(self.file.path).exists():
+            return None
+        with self.file.reading() as database:
+            if not columns_of(database, ledger.TABLE):
+                return None
+            return ledger.mark(database.execute(ledger.select(ledger.TABLE, target.node)).fetchone())
+
+    @contextmanager
+    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[SqliteLoad]:
+        """Open a load. The file is locked during the last part of `commit` only."""
+        names = {name.casefold() for name in target.schema.names}
+        for key in how.keys if isinstance(how, Merge | History) else ():
+            if key.casefold() not in names:
+                mend = did_you_mean(key, target.schema.names)
+                raise SpecError(f'the key "{key}" is no column', mend=mend, where=self.table)
+        refuse_history_columns(how, target.schema.names, self.table)
+        with ExitStack() as until_left:
+            yield SqliteLoad(self, target, how, load, HeldRows(target.schema, until_left))
+
+
+class SqliteLoad(Load, WritesRelation, DeletesRows):
+    """One load: a query, or rows in a temporary table, staged in a file and applied by one transaction."""
+
+    def __init__(self, sink: SqliteSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
+        self._sink = sink
+        self._target = target
+        self._how = how
+        self._load = load
+        self._held = held
+
+    def write(self, records: pa.RecordBatch) -> None:
+        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
+        self._held.add(records)
+
+    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
+        """Keep the query; `commit` runs it."""
+        self._held.give(duck, query)
+
+    def delete(self, keys: pa.RecordBatch) -> None:
+        """Keep the keys of rows to delete in a temporary table."""
+        self._held.delete(keys)
+
+    def commit(self) -> Receipt:
+        """Stage the rows, then apply them and write the ledger in one transaction.
+
+        Raises DataError for a value that SQLite or the table's type would change, SpecError, AccessError, or
+        Unavailable, also when another load came first.
+        """
+        held, sink = self._held, self._sink
+        keys = self._how.keys if isinstance(self._how, Merge | History) else ()
+        rows, gone = held.last_of_each(keys) if keys else held.query(), held.deleted()
+        with sink.file.writing() as database:
+            table = SqliteTable(database, sink.table, self._how)
+            with staged_rows(held.duck, table.wires(held.duck.sql(rows), create=sink.create), rows, keys) as stage:
+                database.execute("ATTACH ? AS databrokkr_stage", (str(stage.path),))
+                if gone is not None:
+                    ...
+                return self._applied(table)
+        raise AssertionError
