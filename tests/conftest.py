@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from tests import services
+from tests.contract.recording import Recorder
 
 Service = TypeVar("Service")
 
@@ -28,15 +29,17 @@ OWN = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--kills N`: how often tests/test_kill.py kills a run; the full figure is 50."""
+    """`--kills N`: how often tests/test_kill.py kills a run; the full figure is 50. `--write-matrix`: see there."""
     parser.addoption("--kills", default=6, type=int, help="kills in tests/test_kill.py")
+    parser.addoption("--write-matrix", action="store_true", help="write docs/connectors/matrix.* from the outcome")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Clean the environment before test modules are imported: some libraries read it only then."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     os.environ.update(OWN)
+    config.pluginmanager.register(Recorder(config.getoption("--write-matrix")))
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +77,10 @@ def mariadb() -> Iterator[services.MariaDB]:
 
 @pytest.fixture
 def mydatabase(mariadb: services.MariaDB) -> Iterator[str]:
-    """The name of an empty database of the MariaDB server."""
+    """The url of an empty database of the MariaDB server."""
     mariadb.start()  # an earlier test may have failed while the server was down
     name = f"test_{uuid.uuid4().hex[:12]}"
-    mariadb.create_database(name)
-    yield name
+    yield mariadb.create_database(name)
     mariadb.start()
     mariadb.drop_database(name)
 

@@ -263,6 +263,7 @@ def _mariadb_settings(folder: Path, port: int, wished: dict[str, str]) -> Iterat
         "character-set-server": "utf8mb4",
         "innodb-buffer-pool-size": "128M",
         "innodb-flush-log-at-trx-commit": "2",
+        "innodb-flush-method": "nosync",
         "log-bin": "binlog",
         "binlog-format": "ROW",
         "server-id": "1",

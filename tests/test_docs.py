@@ -207,7 +207,7 @@ def test_the_guides_connectors_carry_rows(plugins: Path, tmp_path: Path) -> None
 
 def test_the_guides_sink_writes_once_and_fences(plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(plugins)
-    module = importlib.import_module("example_connectors.sqlite")
+    module = importlib.import_module("example_connectors.notebook")
     path = str(tmp_path / "shop.sqlite")
     first, second = LoadMark("a", "table", 0), LoadMark("b", "table", 1, after=0)
     assert not deliver(module, path, first, 1)
@@ -224,7 +224,7 @@ def test_the_guides_sink_writes_once_and_fences(plugins: Path, tmp_path: Path, m
 def deliver(module: ModuleType, path: str, mark: LoadMark, row: int, *, dies: bool = False) -> bool:
     """Write one row by the guide's sink; gives whether it was there already."""
     records = pa.record_batch({"id": [row]})
-    with module.SqliteWriter(path, "t").begin(Target("p/n", records.schema), Append(), mark) as load:
+    with module.NotebookWriter(path, "t").begin(Target("p/n", records.schema), Append(), mark) as load:
         load.write(records)
         if dies:
             raise KeyboardInterrupt

@@ -91,6 +91,27 @@ def run(
 
 
 @app.command()
+def backfill(
+    node: Annotated[str, typer.Argument(help="The source, as `pipeline.node`.")],
+    low: Annotated[str, typer.Option("--from", help="The cursor's first value, e.g. 2026-01-01.")],
+    high: Annotated[str, typer.Option("--to", help="The cursor's value to end before.")],
+    as_json: Json = False,
+) -> None:
+    """Read a range of a source's cursor again: its rows take the place of those that were loaded."""
+    from databrokkr_assets.cli.show import ran, watching
+    from databrokkr_assets.core.run_tags import tags_of
+    from databrokkr_assets.core.spec import Range
+    from databrokkr_assets.service.running import run as run_it
+
+    pipeline, _, source = node.partition(".")
+    tags = tags_of(Range(low, high))
+    with _home() as home, watching(quiet=as_json) as told, home.instance() as instance:
+        report = run_it(home.definitions(), instance, pipeline, [source] if source else [], told, tags)
+    _tell(as_json, report.as_json(), lambda: ran(report))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
 def dev(
     port: Annotated[int, typer.Option(help="The port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="The address of the UI.")] = "127.0.0.1",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
+from databrokkr_assets.cli import matrix
 from databrokkr_assets.cli.main import app, main
 from databrokkr_assets.cli.settings_tables import cell, shown, table
 from databrokkr_assets.core import plugins
@@ -81,6 +82,7 @@ def pages() -> dict[Path, str]:
     found |= {Path(f"reference/transforms/{name}.md"): _transform(name) for name in _own(plugins.TRANSFORMS)}
     found |= {Path(f"connectors/{name}.md"): _connector(connector(name)) for name in _own(plugins.CONNECTORS)}
     found[Path("connectors/index.md")] = _connectors()
+    found[Path("connectors/matrix.md")] = matrix.page(matrix.stored(DOCS))
     return {path: f"{_MARK}\n\n{text.rstrip()}\n" for path, text in found.items()}
 
 
@@ -136,13 +138,33 @@ def _transform(name: str) -> str:
 
 
 def _connectors() -> str:
-    head = "| connector | reads | writes | dispositions of its sink | delivery | extra |\n|---|---|---|---|---|---|"
-    rows = [_connector_row(connector(name)) for name in _own(plugins.CONNECTORS)]
-    note = (
-        "`databrokkr connectors` lists what is installed, plugins included.\n"
-        "[Write a connector](../guide-connector.md) tells how to add one."
-    )
-    return "\n".join(["# Connectors\n", head, *rows, "", note])
+    supported = matrix.stored(DOCS).supported()
+    names = _own(plugins.CONNECTORS)
+    others = [name for name in names if name not in supported]
+    parts = ["# Connectors\n", _SUPPORTED, *_connector_table(name for name in names if name in supported)]
+    if others:
+        parts += ["## Not run in our CI\n", _UNSUPPORTED, *_connector_table(others)]
+    return "\n".join([*parts, _MORE_CONNECTORS])
+
+
+_SUPPORTED = """\
+These pass the contract suite on the real system, in every run of our CI. [What each one keeps](matrix.md) tells what
+that means, gaps included.
+"""
+
+_UNSUPPORTED = """\
+These are here and may serve you well, but no run of ours proves it. Try them on your system before you rely on them.
+"""
+
+_MORE_CONNECTORS = """\
+`databrokkr connectors` lists what is installed, plugins included.
+[Write a connector](../guide-connector.md) tells how to add one."""
+
+
+def _connector_table(names: Iterable[str]) -> Iterator[str]:
+    yield "| connector | reads | writes | dispositions of its sink | delivery | extra |\n|---|---|---|---|---|---|"
+    yield from (_connector_row(connector(name)) for name in names)
+    yield ""
 
 
 def _connector_row(found: Connector) -> str:

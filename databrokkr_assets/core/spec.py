@@ -217,13 +217,20 @@ class ExpandsToStreams(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Range:
+    """The values of a cursor from `low` up to, not including, `high`, as text."""
+
+    low: str
+    high: str
+
+
 class ReadsRanges(ABC):
     """A source that can read a range of its cursor again."""
 
     @abstractmethod
-    def between(self, low: str, high: str) -> tuple[SourceSettings, str]:
-        """The source of the rows from `low` up to, not including, `high`, and the SQL condition that tells these rows
-        in the dataset.
+    def within(self, values: Range) -> tuple[SourceSettings, str]:
+        """The source of the rows of a range, and the SQL condition that tells these rows in the dataset.
 
         Raises SpecError for a source that has nothing to tell a range by.
         """

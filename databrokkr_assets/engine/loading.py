@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from databrokkr_assets.core.disposition import Disposition, Replace
-from databrokkr_assets.core.errors import DataError
+from databrokkr_assets.core.disposition import Append, Disposition, Replace
+from databrokkr_assets.core.errors import DataError, SpecError
+from databrokkr_assets.core.names import literal
 from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Reject, RelationRead, Source, Stream
 from databrokkr_assets.engine.faults import told_plainly
-from databrokkr_assets.engine.job import Job, Outcome
+from databrokkr_assets.engine.job import Job, Outcome, own_columns
 from databrokkr_assets.engine.progress import Progress
 from databrokkr_assets.engine.staging import Rows, Staging
+from databrokkr_assets.lake.dataset import Snapshot
 
 _FEED = "databrokkr_feed"
+
+
+def load_range(job: Job, source: Source, how: Disposition, high: str, condition: str) -> Outcome:
+    """Read a range again, up to `high`, and put its rows in the place of those that `condition` tells.
+
+    `merge` and `history` meet the rows by key. The cursor stays where it is. Raises SpecError for a dataset without a
+    load, for a range that reaches beyond what was read, and for `replace`, which reads everything anyway.
+    """
+    with told_plainly(job.node), job.duck() as duck:
+        before = job.dataset.open()
+        last = before.last if before else None
+        if before is None or last is None or isinstance(how, Replace):
+            what = "reads everything in each load" if isinstance(how, Replace) else "was never loaded"
+            raise SpecError(f"the source {what}, so there is no range to fill", mend="run it", where=job.node)
+        if isinstance(how, Append):
+            _require_read(duck, before, high, last.cursor, job.node)
+        rows = replace(_rows(duck, job, source, _stream(job, source), None), advance=lambda scalar: None)
+        clearing = condition if isinstance(how, Append) else None
+        return Staging(duck, job, before, how, clearing).run(rows)
+
+
+def _require_read(duck: DuckDBPyConnection, before: Snapshot, high: str, cursor: Cursor | None, node: str) -> None:
+    """Raise SpecError when the next load would read rows of the range again."""
+    value = (cursor or {}).get("value")
+    own = {name.lower(): kind for name, kind in own_columns(duck, before)}
+    kind = own.get(str((cursor or {}).get("column", "")).lower(), "VARCHAR")
+    sql = f"SELECT CAST({literal(high)} AS {kind}) > CAST({literal(str(value))} AS {kind})"
+    if value is None or (duck.execute(sql).fetchone() or (True,))[0]:
+        raise SpecError(
+            f"the range reaches beyond {value}, where the next load starts, which would read its rows again",
+            mend=f"end it at {value}",
+            where=node,
+        )
 
 
 def load(job: Job, source: Source, how: Disposition) -> Outcome:
@@ -27,10 +63,14 @@ def load(job: Job, source: Source, how: Disposition) -> Outcome:
     with told_plainly(job.node), job.duck() as duck:
         before = job.dataset.open()
         after = None if before is None or before.last is None or isinstance(how, Replace) else before.last.cursor
-        stream = next(iter(source.streams()), None)
-        if stream is None:
-            raise DataError("the source has nothing to read", mend="check what it points at", where=job.node)
-        return Staging(duck, job, before, how).run(_rows(duck, job, source, stream, after))
+        return Staging(duck, job, before, how).run(_rows(duck, job, source, _stream(job, source), after))
+
+
+def _stream(job: Job, source: Source) -> Stream:
+    stream = next(iter(source.streams()), None)
+    if stream is None:
+        raise DataError("the source has nothing to read", mend="check what it points at", where=job.node)
+    return stream
 
 
 def _rows(duck: DuckDBPyConnection, job: Job, source: Source, stream: Stream, after: Cursor | None) -> Rows:

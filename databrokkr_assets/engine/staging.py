@@ -46,13 +46,24 @@ class Rows:
 
 
 class Staging:
-    """One load of one dataset on one DuckDB connection. Used once."""
+    """One load of one dataset on one DuckDB connection. Used once.
 
-    def __init__(self, duck: DuckDBPyConnection, job: Job, before: Snapshot | None, how: Disposition) -> None:
+    `clearing` is the condition of published rows that an append takes the place of.
+    """
+
+    def __init__(
+        self,
+        duck: DuckDBPyConnection,
+        job: Job,
+        before: Snapshot | None,
+        how: Disposition,
+        clearing: str | None = None,
+    ) -> None:
         self.duck = duck
         self.job = job
         self.before = before
         self.how = how
+        self.clearing = clearing
         self.number = (before.number if before else 0) + 1
         self.stage = Stage(job.dataset, duck, self.number, job.load_id)
         self.began = time.monotonic()
@@ -99,6 +110,7 @@ class Staging:
             self._record(cursor, rows.inputs),
             gone=deleting.GONE if self.deleted and isinstance(self.how, Merge) else None,
             widened=self.fit.widened,
+            clearing=self.clearing,
         )
         return self._outcome(after, published=True, facts=rows.facts)
 
@@ -204,6 +216,8 @@ class Staging:
         if self.before is None:
             return None
         rows = self.before.query(self.duck)
+        if self.clearing:
+            return f"SELECT * FROM ({rows}) WHERE ({self.clearing}) IS NOT TRUE"
         return history.current(rows) if self._keeps_versions and VALID_TO in self.before.schema.names else rows
 
     def _make_versions(self) -> None:
@@ -287,7 +301,7 @@ class Staging:
 
     def _nothing_new(self, cursor: Cursor | None) -> bool:
         """An append or merge of no rows that moves no cursor: nothing to check, and only a longer log."""
-        if self.before is None or self.before.last is None or isinstance(self.how, Replace):
+        if self.before is None or self.before.last is None or isinstance(self.how, Replace) or self.clearing:
             return False
         if self.rows_in:
             return False
@@ -299,7 +313,8 @@ class Staging:
             load_id=self.job.load_id,
             run_id=self.job.run_id,
             number=self.number,
-            disposition=self.how.name,
+            # To what reads the changes, rows that were taken back are as if all were new.
+            disposition=Replace.name if self.clearing else self.how.name,
             keys=self._record_keys(),
             folder=self.stage.folder,
             at=self.at.isoformat(),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import replace
 
-from databrokkr_assets.core.errors import DatabrokkrError
+from databrokkr_assets.core.errors import DatabrokkrError, SpecError
 from databrokkr_assets.core.graph import stored_inputs
-from databrokkr_assets.core.spec import Pipeline, SourceSettings, Zone
+from databrokkr_assets.core.spec import Pipeline, Range, ReadsRanges, SourceSettings, Zone
 from databrokkr_assets.engine.deleting import Deletes
 from databrokkr_assets.engine.delivering import deliver
 from databrokkr_assets.engine.job import Job, Outcome
-from databrokkr_assets.engine.loading import load
+from databrokkr_assets.engine.loading import load, load_range
 from databrokkr_assets.engine.progress import Listener, silent
 from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.engine.transforming import transform
@@ -29,8 +29,10 @@ QUARANTINE = "quarantine"
 class Worker:
     """Runs the nodes of one pipeline in one run."""
 
-    def __init__(self, pipeline: Pipeline, project: Project, run_id: str = "") -> None:
+    def __init__(self, pipeline: Pipeline, project: Project, run_id: str = "", values: Range | None = None) -> None:
+        """With `values`, sources read that range of their cursors again."""
         self.pipeline = pipeline
+        self._range = values
         self._project = project
         self._run_id = run_id
 
@@ -64,7 +66,11 @@ class Worker:
         return Dataset(self._project.store().child(str(zone), name, node), f"{name}/{node}")
 
     def _load(self, node: str) -> Outcome:
-        settings = self.pipeline.sources[node]
+        settings, condition = self.pipeline.sources[node], ""
+        if self._range:
+            if not isinstance(settings, ReadsRanges):
+                raise SpecError(f"{settings.type} cannot read a range again", mend="run it without a range")
+            settings, condition = settings.within(self._range)
         source = settings.open(self._project.connection(settings.connection), self._project.place)
         job = replace(
             self._job(node),
@@ -73,6 +79,8 @@ class Worker:
             deletes=Deletes(settings.deleted_flag, settings.delete_missing),
             shape=_shape(settings),
         )
+        if self._range:
+            return load_range(job, source, settings.how, self._range.high, condition)
         return load(job, source, settings.how)
 
     def _deliver(self, node: str) -> Outcome:

@@ -122,6 +122,10 @@ class Snapshot:
         """The rows as SQL over `duck`, in the columns' own types or as they are stored."""
         return self._select(duck, self.files, as_stored=as_stored)
 
+    def rows_of(self, duck: DuckDBPyConnection, uri: str) -> str:
+        """The rows of one file as SQL over `duck`, in the columns' own types."""
+        return self._select(duck, [uri])
+
     def changes(self, duck: DuckDBPyConnection, since: int | None) -> Changes:
         """The rows that came or changed after version `since`; all of them when loads since then replaced the rest.
 

@@ -27,6 +27,9 @@ from databrokkr_assets.core.ports import LoadMark
 from databrokkr_assets.lake.publishing import delta_stats
 from databrokkr_assets.lake.store import Store
 
+_UNESCAPED = "!$&'()+,/:;=@"
+"""What delta-rs leaves as it is in a path, beside letters and digits; it escapes everything else."""
+
 _READ_BY_DUCKDB = {"timestampNtz", "v2Checkpoint", "invariants", "appendOnly", "checkConstraints"}
 """Table features under which a file's rows are the table's rows."""
 
@@ -212,6 +215,9 @@ class ExternalVersion:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> Exception:
+        if "Unsupported table features" in str(error):
+            mend = "load another table, and let the engine that owns this one carry the rows over"
+            return SpecError(f"the table cannot be written: {error}", mend=mend, where=self.of.store.url)
         now = self.of.open()
         return self.of.access_error(error) if now is not None and now.version == self.version else Conflict()
 
@@ -277,11 +283,15 @@ def _properties(node: str, load: LoadMark) -> CommitProperties:
 def _add(file: NewFile, schema: pa.Schema) -> AddAction:
     stored = pa.schema(field for field in schema if field.name not in file.partition)
     stats = delta_stats(stored, file.rows, file.stats)
-    return AddAction(quote(file.path), file.bytes, file.partition, _now(), True, stats)
+    return AddAction(file.path, file.bytes, file.partition, _now(), True, stats)
 
 
 def _remove(file: TableFile) -> RemoveAction:
-    return RemoveAction(file.path, True, _now(), size=file.bytes, partition_values=dict(file.partition))
+    path = unquote(file.path)
+    if quote(path, safe=_UNESCAPED) != file.path:  # delta-rs would remove a path that is none, and the rows would stay
+        what = f"its file {file.path} is named in a way that delta-rs cannot tell"
+        raise SpecError(what, mend="have its owner rewrite the files (OPTIMIZE), or use `append` or `replace`")
+    return RemoveAction(path, True, _now(), size=file.bytes, partition_values=dict(file.partition))
 
 
 def _text(value: object) -> str | None:

@@ -150,12 +150,13 @@ def publish(
     replacing: str | None = None,
     gone: str | None = None,
     widened: Mapping[str, str] | None = None,
+    clearing: str | None = None,
 ) -> Snapshot:
     """Make the staged rows part of the dataset, in one commit, and give the version that has them.
 
     Files whose folder begins with `replacing` go in the same commit: what an earlier attempt at this load left. `gone`
     names a table of the keys whose rows a merge removes. `widened` gives columns of the dataset a wider type; the older
-    rows are written again for it.
+    rows are written again for it. `clearing` is the condition of older rows that an append takes the place of.
 
     Raises Unavailable when somebody else has published since `before`; then nothing has changed.
     """
@@ -177,7 +178,7 @@ def publish(
                 commit_properties=properties,
             )
         else:
-            change = _Change(before, stage, how, gone)
+            change = _Change(before, stage, how, gone, clearing)
             change.commit(adds, properties, replacing, widened or {})
     except DeltaError as error:
         return _after_failure(dataset, before, stage, error)
@@ -210,6 +211,7 @@ class _Change:
     stage: Stage
     how: Disposition
     gone: str | None
+    clearing: str | None
 
     def commit(
         self, adds: list[AddAction], properties: CommitProperties, replacing: str | None, widened: Mapping[str, str]
@@ -229,6 +231,8 @@ class _Change:
         actions: list[AddAction | RemoveAction] = [*adds]
         if isinstance(self.how, Merge):
             actions += self._rewritten(self.how.keys)
+        if self.clearing:
+            actions += self._cleared(self.clearing)
         if replacing:
             actions += [_remove(path, size) for path, size in self.before.sizes() if path.startswith(replacing)]
         table = _with_new_columns(self.before, self.stage)
@@ -241,6 +245,20 @@ class _Change:
             kept = self.stage.keep(f"SELECT old.* FROM read_parquet({literal(uri)}) AS old {self._others(keys)}")
             yield from (_add(file) for file in kept if file.rows)
             yield _remove(path, sizes[path])
+
+    def _cleared(self, condition: str) -> Iterator[AddAction | RemoveAction]:
+        """The old files with rows of the condition go; their other rows come again in files of this load."""
+        duck, sizes = self.stage.duck, dict(self.before.sizes())
+        root = self.before.dataset.store.url + "/"
+        for uri in self.before.files:
+            rows = self.before.rows_of(duck, uri)
+            if duck.execute(f"SELECT 1 FROM ({rows}) WHERE {condition} LIMIT 1").fetchone() is None:
+                continue
+            relation = duck.sql(f"SELECT * FROM ({rows}) WHERE ({condition}) IS NOT TRUE")
+            stored = types.stored(relation.columns, relation.types)
+            kept = self.stage.keep(f"SELECT {stored} FROM ({rows}) WHERE ({condition}) IS NOT TRUE")
+            yield from (_add(file) for file in kept if file.rows)
+            yield _remove(uri.removeprefix(root), sizes[uri.removeprefix(root)])
 
     def _touched(self, keys: tuple[str, ...]) -> list[tuple[str, str]]:
         if not self.before.files or not (self.stage.rows or self.gone):
@@ -267,7 +285,8 @@ class _Change:
         """The older rows that stay, with wider columns, and the schema of all rows."""
         duck, stage = self.stage.duck, self.stage
         wider = [f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in widened.items()]
-        old = f"SELECT * REPLACE ({', '.join(wider)}) FROM ({self.before.query(duck)})"
+        standing = f" WHERE ({self.clearing}) IS NOT TRUE" if self.clearing else ""
+        old = f"SELECT * REPLACE ({', '.join(wider)}) FROM ({self.before.query(duck)}){standing}"
         shape = duck.sql(f"SELECT * FROM ({old}) UNION ALL BY NAME SELECT * FROM ({stage.query()}) LIMIT 0")
         stays = self._others(self.how.keys, as_stored=False) if isinstance(self.how, Merge) else ""
         rows = duck.sql(f"SELECT old.* FROM ({old}) AS old {stays}")

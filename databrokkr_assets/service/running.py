@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,12 @@ def run(
     pipeline: str,
     select: Sequence[str] = (),
     listener: Callable[[str], None] = lambda text: None,
+    tags: Mapping[str, str] | None = None,
 ) -> RunReport:
     """Run a pipeline, or the nodes of it that `select` names (`node`, `+node` with all upstream, `node+` downstream).
 
-    `listener` is told when a step waits for a pool. Raises SpecError for a pipeline or node that is not there; failures
-    of nodes are in the report.
+    `tags` go with the run. `listener` is told when a step waits for a pool. Raises SpecError for a pipeline or node that
+    is not there; failures of nodes are in the report.
     """
     known = sound(defs, pipeline)
     began = time.monotonic()
@@ -81,7 +82,7 @@ def run(
             asset_selection=keys,
             run_config=_QUIET,
             run_id=run_id,
-            tags=own_tag(),
+            tags={**own_tag(), **(tags or {})},
         )
     order = _order(defs, pipeline, {key.path[1] for key in keys} if keys else None)
     # Some events are in the instance only: those that a step logs rather than yields.

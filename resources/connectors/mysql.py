@@ -52,7 +52,7 @@ from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
 from resources.support.held_rows import HeldRows
 from resources.support.mysql_ledger import Ledger
-from resources.support.mysql_server import EXTRA, Server, SslMode, driver, ticked
+from resources.support.mysql_server import EXTRA, Server, SslMode, described, driver, streamed, ticked
 from resources.support.mysql_stage import Stage, sql
 from resources.support.mysql_types import Column, Wire, bad_value, by_name, wire
 from resources.support.tables import TableName
@@ -267,14 +267,13 @@ class MySQLSource(Source, ReadsAsRelation):
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows through pymysql."""
         remote = self._remote(after)
-        with self._server.session(conv={}) as session, open_duck() as duck, self._told_plainly():
-            # Without converters, values stay the server's text; without a buffer, rows come as they are read.
-            cursor = session.cursor(driver().cursors.SSCursor)
-            cursor.execute(remote)
+        # Without converters, values stay the server's text.
+        with self._server.session(conv={}) as session, open_duck() as duck, streamed(session, remote) as cursor:
             duck.register("databrokkr_rows", self._arrow(cursor))
             query = self._local("databrokkr_rows")
             fresh = self._incremental.fresh(query, after) if self._incremental else query
-            yield from batches(duck, fresh, self._incremental, after)
+            with self._told_plainly():
+                yield from batches(duck, fresh, self._incremental, after)
 
     @property
     def _told(self) -> str:
@@ -338,21 +337,16 @@ class MySQLSource(Source, ReadsAsRelation):
         return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
 
     def _columns(self, session: Session) -> list[Column]:
-        errors = driver().err
-        with session.cursor() as cursor:
-            try:
-                # No row is asked for, but names and grants are checked.
-                cursor.execute(f"SELECT * FROM {self._from} LIMIT 0")
-            except errors.MySQLError as error:
-                raise self._not_described(session, error) from error
-            # The public description leaves out what tells text from bytes, and signed numbers from unsigned.
-            described = cursor._result.fields
+        try:
+            found = described(session, self._from)
+        except driver().err.MySQLError as error:
+            raise self._not_described(session, error) from error
         as_text, as_null = self._settings.as_text, self._settings.zero_dates == "as_null"
         return [
             Column(
                 one.name, one.type_code, one.length, one.scale, one.charsetnr, one.flags, one.name in as_text, as_null
             )
-            for one in described
+            for one in found
         ]
 
     def _not_described(self, session: Session, error: Exception) -> DatabrokkrError:

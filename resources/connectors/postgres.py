@@ -12,10 +12,9 @@ them and writes the ledger in one transaction.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -23,45 +22,39 @@ from urllib.parse import urlsplit
 import duckdb
 from pydantic import Field, SecretStr, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, did_you_mean
 from databrokkr_assets.core.names import columns, literal, quoted
-from databrokkr_assets.core.plugins import missing_extra
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
     Delivery,
-    Load,
     LoadMark,
     ReadsAsRelation,
-    Receipt,
     RelationRead,
     Sink,
     Source,
     Stream,
     Target,
-    WritesRelation,
 )
 from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import ConnectionSettings, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger, pgtable
-from resources.support.columns import arrow_schema, batches, own_columns, told_by_arrow
+from resources.support.applying import refuse_history_columns
+from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
-from resources.support.libpq import EXTRA, Server, driver
-from resources.support.pgtypes import Column, Wire, bad_value, wire
+from resources.support.libpq import EXTRA, FROM_SERVER, Server, driver
+from resources.support.pgload import PostgresLoad
+from resources.support.pgtypes import Column, bad_value
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from psycopg import Connection
 
     Session = Connection[tuple[Any, ...]]
-
-# How DuckDB's scanner and ADBC begin what they pass on from the server while rows come or go.
-_FROM_SERVER = re.compile(r"COPY data from Postgres|header for COPY|Failed to (?:execute|copy|prepare)|libpq|CONTEXT:")
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
@@ -331,7 +324,7 @@ class PostgresSource(Source, ReadsAsRelation):
         if "Failed to prepare" in text:
             mend = "correct the query; the table may have changed meanwhile"
             return self._spec_error(self._server.scrubbed(text), mend)
-        if _FROM_SERVER.search(text):
+        if FROM_SERVER.search(text):
             mend = "see the message; it comes from PostgreSQL"
             return DataError(self._server.scrubbed(text), mend=mend, where=self._told)
         return None
@@ -341,7 +334,7 @@ class PostgresSource(Source, ReadsAsRelation):
 
     @contextmanager
     def _adbc(self) -> Iterator[Any]:
-        with _adbc(self._server) as connection:
+        with self._server.adbc() as connection:
             try:
                 with connection.cursor() as cursor:
                     yield cursor
@@ -349,19 +342,6 @@ class PostgresSource(Source, ReadsAsRelation):
                 raise
             except Exception as error:
                 raise self._explained(error) or error from error
-
-
-@contextmanager
-def _adbc(server: Server) -> Iterator[Any]:
-    """An ADBC connection in autocommit mode."""
-    try:
-        from adbc_driver_postgresql import dbapi
-    except ImportError as error:
-        raise missing_extra(EXTRA, "the connector postgres") from error
-    with server.session():
-        pass  # Tries again, and fails in words that tell apart a wrong password and a server that is down.
-    with dbapi.connect(server.uri(), autocommit=True) as connection:
-        yield connection
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -386,7 +366,7 @@ class PostgresSinkSettings(DatabaseSinkSettings):
 class PostgresSink(Sink):
     """Writes one table, with its ledger and its staging tables in the same schema."""
 
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
+    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
     delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     def __init__(self, table: TableName, create: bool, server: Server) -> None:
@@ -397,21 +377,25 @@ class PostgresSink(Sink):
 
     def last_load(self, target: Target) -> LoadMark | None:
         """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
-        with self.server.session() as session:
-            if not pgtable.existing(session, self.ledger):
-                return None
-            return ledger.mark(session.execute(ledger.select(self.ledger.sql, target.node)).fetchone())
+        return self.server.again(lambda: self._last_load(target.node))
 
     @contextmanager
     def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[PostgresLoad]:
-        """Open a load; leaving it drops its staging table."""
+        """Open a load; leaving it drops its staging tables."""
         pgtable.require_keys(how, target.schema.names, self.table)
-        self._prepare(target)
-        opened = PostgresLoad(self, target, how, load)
+        refuse_history_columns(how, target.schema.names, str(self.table))
+        self.server.again(lambda: self._prepare(target))
+        opened = PostgresLoad(self.server, self.table, self.ledger, target, how, load, create=self.create)
         try:
             yield opened
         finally:
             opened.close()
+
+    def _last_load(self, node: str) -> LoadMark | None:
+        with self.server.session() as session:
+            if not pgtable.exists(session, self.ledger):
+                return None
+            return ledger.mark(session.execute(ledger.select(self.ledger.sql, node)).fetchone())
 
     def _prepare(self, target: Target) -> None:
         """Refuse early what cannot be written, make the ledger, and sweep what loads that died have left."""
@@ -420,178 +404,16 @@ class PostgresSink(Sink):
             if schema is None:
                 mend = f"create it: CREATE SCHEMA {quoted(self.table.schema)}"
                 raise SpecError(f'there is no schema "{self.table.schema}"', mend=mend, where=str(self.table))
-            if not self.create and not pgtable.existing(session, self.table):
+            if not self.create and not pgtable.exists(session, self.table):
                 near = did_you_mean(str(self.table), pgtable.known_tables(session)[:20])
                 mend = f"create it, or set `create: true`; {near}"
                 raise SpecError(f"there is no table {self.table}", mend=mend, where=str(self.table))
-            with session.transaction():
-                pgtable.lock_for(session, str(self.ledger))
-                session.execute(f"CREATE TABLE IF NOT EXISTS {self.ledger.sql} ({ledger.COLUMNS})")
+            if not pgtable.exists(session, self.ledger):
+                with session.transaction():
+                    pgtable.lock_for(session, str(self.ledger))
+                    session.execute(f"CREATE TABLE IF NOT EXISTS {self.ledger.sql} ({ledger.COLUMNS})")
             for stage in pgtable.leftovers(session, self.table.schema, pgtable.stage_like(target.node)):
-                self.drop(session, stage)
-
-    def drop(self, session: Session, stage: TableName) -> None:
-        """Drop a staging table, unless a load that is still at work holds it."""
-        session.execute("SET lock_timeout = '2s'")
-        with suppress(driver().errors.LockNotAvailable):
-            session.execute(f"DROP TABLE IF EXISTS {stage.sql}")
-        session.execute("RESET lock_timeout")
-
-
-class PostgresLoad(Load, WritesRelation):
-    """One load: rows in a staging table, then one transaction."""
-
-    def __init__(self, sink: PostgresSink, target: Target, how: Disposition, load: LoadMark) -> None:
-        self._sink = sink
-        self._target = target
-        self._how = how
-        self._load = load
-        name = hashlib.md5(load.load_id.encode()).hexdigest()[:24]
-        self._stage = TableName(sink.table.schema, pgtable.stage_like(target.node) + name)
-        self._wires: list[Wire] = []
-        self._staged = 0
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Stage rows through ADBC. Raises SpecError, DataError, AccessError or Unavailable."""
-        with duckdb.connect() as duck:
-            duck.register("databrokkr_records", records)
-            self._ingest(duck, f"SELECT {told_by_arrow(self._target.schema)} FROM databrokkr_records")
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Stage the rows of `query` through DuckDB's scanner, or through ADBC where that is not installed.
-
-        Raises DataError, AccessError or Unavailable.
-        """
-        # Of rows with one key the last wins, so a merge must keep their order.
-        duck.execute(f"SET preserve_insertion_order = {str(isinstance(self._how, Merge)).lower()}")
-        try:
-            alias = self._sink.server.attach(duck, read_only=False, schema=self._stage.schema)
-        except SpecError:
-            self._ingest(duck, query)
-            return
-        try:
-            self._copy(duck, query, alias)
-        except duckdb.Error as error:
-            ours = self._explained(error, duck, query)
-            if ours is None:
-                raise
-            raise ours from error
-        finally:
-            duck.execute(f"DETACH {alias}")
-
-    def commit(self) -> Receipt:
-        """Apply the staged rows and write the ledger in one transaction.
-
-        Raises DataError for a value that the table's type would change, SpecError, AccessError, or Unavailable, also
-        when another load came first. Should the server die meanwhile, the ledger tells the next run what happened.
-        """
-        sink, place = self._sink, f"{self._sink.server.place}/{self._sink.table}"
-        if not self._wires:
-            self._create([wire(name, own) for name, own in own_columns(self._target.schema).items()])
-        with sink.server.session() as session, session.transaction():
-            session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            pgtable.lock_for(session, str(sink.table))
-            session.execute("SET LOCAL lock_timeout = '60s'")
-            held = session.execute(ledger.select(sink.ledger.sql, self._target.node) + " FOR UPDATE").fetchone()
-            if ledger.already(ledger.mark(held), self._load, place):
-                return Receipt(0, place, already=True)
-            self._require_stage(session)
-            pairs = pgtable.fitted(session, sink.table, self._wires, create=sink.create)
-            pgtable.refuse_bent(session, sink.table, self._stage, pairs)
-            rows = pgtable.apply(session, sink.table, self._stage, pairs, self._how)
-            session.execute(ledger.upsert(sink.ledger.sql, self._target.node, self._load, rows))
-        return Receipt(rows, place)
-
-    def close(self) -> None:
-        """Drop the staging table; where that fails, the node's next load does."""
-        if self._wires:
-            with suppress(DatabrokkrError), self._sink.server.session() as session:
-                self._sink.drop(session, self._stage)
-
-    def _create(self, wires: list[Wire]) -> None:
-        if self._wires:
-            return
-        listed = ", ".join(f"{quoted(one.name)} {one.staged}" for one in wires)
-        with self._sink.server.session() as session:
-            session.execute(f"CREATE UNLOGGED TABLE {self._stage.sql} ({listed}) WITH (autovacuum_enabled = false)")
-        self._wires = wires
-
-    def _copy(self, duck: duckdb.DuckDBPyConnection, query: str, alias: str) -> None:
-        self._create(_wires(duck, query, adbc=False))
-        stage = f"{alias}.{self._stage.sql}"
-        row = duck.execute(
-            f"INSERT INTO {stage} ({columns([one.name for one in self._wires])}) "
-            f"SELECT {', '.join(one.cast for one in self._wires)} FROM ({query})"
-        ).fetchone()
-        self._staged += row[0] if row else 0
-
-    def _ingest(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        self._create(_wires(duck, query, adbc=True))
-        listed = ", ".join(f"{one.cast} AS {quoted(one.name)}" for one in self._wires)
-        try:
-            with _adbc(self._sink.server) as connection, connection.cursor() as cursor:
-                reader = duck.execute(f"SELECT {listed} FROM ({query})").to_arrow_reader(50_000)
-                names = {"db_schema_name": self._stage.schema}
-                self._staged += cursor.adbc_ingest(self._stage.table, reader, mode="append", **names)
-        except DatabrokkrError:
-            raise
-        except Exception as error:
-            ours = self._explained(error, duck, query)
-            if ours is None:
-                raise
-            raise ours from error
-
-    def _require_stage(self, session: Session) -> None:
-        """An unlogged table loses its rows when the server crashes, and a newer load sweeps it."""
-        found = None
-        if pgtable.existing(session, self._stage):
-            found = session.execute(f"SELECT count(*) FROM {self._stage.sql}").fetchone()
-        if found is None or found[0] != self._staged:
-            raise self._swept()
-
-    def _swept(self) -> Unavailable:
-        return Unavailable(
-            f"the rows that were staged for {self._sink.table} are not there any more",
-            mend="the server was restarted, or another load of this node has begun: run it again",
-            where=str(self._sink.table),
-        )
-
-    def _explained(self, error: Exception, duck: duckdb.DuckDBPyConnection, query: str) -> DatabrokkrError | None:
-        """Our error for one that came up while staging; `None` for one of reading the rows."""
-        server, text = self._sink.server, str(error)
-        ours = server.explained(error)
-        if ours is not None:
-            return ours
-        if self._stage.table in text and "does not exist" in text:
-            return self._swept()
-        bad = _with_nul(duck, query) if "NULL-byte" in text or "invalid byte sequence" in text else ""
-        if bad:
-            return DataError(
-                f"the column {bad} holds a text with a NUL character, which PostgreSQL cannot hold",
-                mend="remove it in a transform: replace(column, chr(0), '')",
-                where=str(self._sink.table),
-            )
-        remote = _FROM_SERVER.search(text) is not None
-        if "No space left" in text and remote:
-            mend = "free disk space on the server"
-            return AccessError(server.scrubbed(text), mend=mend, where=f"connection {server.name}")
-        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and not remote:
-            return None
-        mend = "clean the values in a transform; the message names the column"
-        return DataError(server.scrubbed(text), mend=mend, where=str(self._sink.table))
-
-
-def _wires(duck: duckdb.DuckDBPyConnection, query: str, *, adbc: bool) -> list[Wire]:
-    rows = duck.sql(query)
-    return [wire(name, own, adbc=adbc) for name, own in zip(rows.columns, rows.types, strict=True)]
-
-
-def _with_nul(duck: duckdb.DuckDBPyConnection, query: str) -> str:
-    """The names of the columns that hold a NUL."""
-    names = duck.sql(query).columns
-    tests = ", ".join(f"bool_or(contains(CAST({quoted(name)} AS VARCHAR), chr(0)))" for name in names)
-    found = duck.execute(f"SELECT {tests} FROM ({query})").fetchone() or ()
-    return ", ".join(f'"{name}"' for name, bad in zip(names, found, strict=False) if bad)
+                pgtable.drop(session, stage)
 
 
 connector = Connector(

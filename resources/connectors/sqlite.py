@@ -1,10 +1,10 @@
 """SQLite files: reads tables, views and queries, each value as it is stored, and writes tables exactly once.
 
-Reading. A table whose values all fit their declared types goes through DuckDB's scanner; anything else through Python's own
-driver, which sets aside rows that hold something else than their column declares.
+Reading. A table whose values all fit their declared types goes through DuckDB's scanner; anything else through Python's
+own driver, which sets aside rows that hold something else than their column declares.
 
-Writing. Rows are staged in a SQLite file of their own, so that the target is locked only while it takes them over, in one
-transaction with the ledger.
+Writing. Rows are staged in a SQLite file of their own, so that the target is locked only while it takes them over, in
+one transaction with the ledger.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import hashlib
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -48,10 +51,11 @@ from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Findin
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger
-from resources.support.applying import refuse_history_columns
+from resources.support.applying import Applying, refuse_history_columns
 from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.fitting import refusals
 from resources.support.held_rows import HeldRows
 from resources.support.reject_spool import RejectSpool
 from resources.support.sqlite_file import (
@@ -65,9 +69,11 @@ from resources.support.sqlite_file import (
 )
 from resources.support.sqlite_rows import Reading, RowFeed, select_list
 from resources.support.sqlite_scan import has_misfits, is_misfit, scan, scannable
-from resources.support.sqlite_stage import staged_rows
+from resources.support.sqlite_stage import KEYS, ROWS, fill, own_types
 from resources.support.sqlite_survey import readings
-from resources.support.sqlite_table import SqliteTable
+from resources.support.sqlite_table import SqliteTable, moment, same
+from resources.support.sqlite_types import Wire
+from resources.support.tables import TableName
 
 HOME = "main"
 _TESTING_SECONDS = 2.0
@@ -82,8 +88,8 @@ class SqliteConnection(ConnectionSettings, ChecksAccess, ListsStreams):
     wait: float = Field(default=60, ge=0)
     """Seconds to wait while another process writes the file."""
     wal: bool = True
-    """Whether a file that a sink makes is in WAL mode, in which readers and a writer do not wait for each other; `false`
-    for a file on a network share. A file that is there keeps its mode."""
+    """Whether a file that a sink makes is in WAL mode, in which readers and a writer do not wait for each other;
+    `false` for a file on a network share. A file that is there keeps its mode."""
 
     def file(self, name: str, place: Place) -> SqliteFile:
         """The file, whose connection is called `name` in errors."""
@@ -141,7 +147,7 @@ class SqliteSourceSettings(DatabaseSourceSettings):
 
     @model_validator(mode="after")
     def _in_main(self) -> SqliteSourceSettings:
-        _require_main(self.schema_)
+        _require_main(self.name())
         return self
 
     def uri(self, connection: ConnectionSettings | None) -> str:
@@ -153,9 +159,9 @@ class SqliteSourceSettings(DatabaseSourceSettings):
         return SqliteSource(self, _connected(connection).file(self.connection, place))
 
 
-def _require_main(schema: str | None) -> None:
-    if schema not in (None, HOME):
-        raise ValueError("a SQLite file has one schema, `main`; leave out `schema`")
+def _require_main(name: TableName | None) -> None:
+    if name is not None and name.schema != HOME:
+        raise ValueError(f"a SQLite file has one schema, `main`, and none called `{name.schema}`")
 
 
 class SqliteSource(Source, ReadsAsRelation):
@@ -182,7 +188,7 @@ class SqliteSource(Source, ReadsAsRelation):
         if self._incremental is None:
             return read
         fresh = partial(self._incremental.fresh, after=after)
-        return RelationRead(read.query, fresh, self._incremental.advance(after), read.rejects, read.explain)
+        return replace(read, fresh=fresh, advance=self._incremental.advance(after))
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows as batches; those that were set aside come with the last, which is empty."""
@@ -349,7 +355,7 @@ class SqliteSinkSettings(DatabaseSinkSettings):
 
     @model_validator(mode="after")
     def _in_main(self) -> SqliteSinkSettings:
-        _require_main(self.schema_)
+        _require_main(self.name())
         return self
 
     def uri(self, connection: ConnectionSettings | None) -> str:
@@ -386,6 +392,13 @@ class SqliteSink(Sink):
             if not columns_of(database, ledger.TABLE):
                 return None
             return ledger.mark(database.execute(ledger.select(ledger.TABLE, target.node)).fetchone())
+
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the table; none when there is no such table."""
+        if not Path(self.file.path).exists():
+            return ()
+        with self.file.reading() as database:
+            return tuple(columns_of(database, self.table))
 
     @contextmanager
     def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[SqliteLoad]:
@@ -428,14 +441,75 @@ class SqliteLoad(Load, WritesRelation, DeletesRows):
         Raises DataError for a value that SQLite or the table's type would change, SpecError, AccessError, or
         Unavailable, also when another load came first.
         """
-        held, sink = self._held, self._sink
-        keys = self._how.keys if isinstance(self._how, Merge | History) else ()
+        held, keys = self._held, self._how.keys if isinstance(self._how, Merge | History) else ()
         rows, gone = held.last_of_each(keys) if keys else held.query(), held.deleted()
-        with sink.file.writing() as database:
-            table = SqliteTable(database, sink.table, self._how)
-            with staged_rows(held.duck, table.wires(held.duck.sql(rows), create=sink.create), rows, keys) as stage:
-                database.execute("ATTACH ? AS databrokkr_stage", (str(stage.path),))
+        table = SqliteTable(self._sink.table, self._sink.columns())
+        wires = table.wires(own_types(held.duck, rows))
+        table.missing(wires, self._how, create=self._sink.create)
+        with tempfile.TemporaryDirectory(prefix="databrokkr-") as folder:
+            path = Path(folder) / "stage.sqlite"
+            with refusals(table.name):
+                fill(held.duck, path, ROWS, rows, wires, keys)
                 if gone is not None:
-                    ...
-                return self._applied(table)
-        raise AssertionError
+                    fill(held.duck, path, KEYS, gone, table.wires(own_types(held.duck, gone)), ())
+            return self._taken_over(table, path, wires, deletes=gone is not None)
+
+    def _taken_over(self, table: SqliteTable, stage: Path, wires: Sequence[Wire], *, deletes: bool) -> Receipt:
+        sink = self._sink
+        place = f"{sink.file.path}:{sink.table}"
+        with sink.file.writing() as database:
+            database.execute("ATTACH ? AS databrokkr_stage", (str(stage),))
+            database.create_function("now", 0, lambda: datetime.now(UTC).isoformat(" "))  # the ledger's word
+            # Leaving without COMMIT closes the file, and so rolls back.
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {ledger.TABLE} ({ledger.COLUMNS})")
+            held = ledger.mark(database.execute(ledger.select(ledger.TABLE, self._target.node)).fetchone())
+            if ledger.already(held, self._load, place):
+                return Receipt(0, place, already=True)
+            if tuple(columns_of(database, table.name)) != table.present:
+                what = f"the columns of {table.name} were changed while the rows came"
+                raise Unavailable(what, mend="run it again", where=table.name)
+            table.add(database, table.missing(wires, self._how, create=sink.create), self._how)
+            written, facts = self._applied(database, table, wires, deletes=deletes)
+            database.execute(ledger.upsert(ledger.TABLE, self._target.node, self._load, written))
+            database.execute("COMMIT")
+        return Receipt(written, place, facts=facts)
+
+    def _applied(
+        self, database: sqlite3.Connection, table: SqliteTable, wires: Sequence[Wire], *, deletes: bool
+    ) -> tuple[int, dict[str, int]]:
+        """Bring the staged rows into the table; gives how many were written, and what else happened."""
+
+        def run(statement: str) -> int:
+            return database.execute(statement).rowcount
+
+        def applying(staged: str, names: Sequence[str], keys: Sequence[str]) -> Applying:
+            query = f"SELECT * FROM databrokkr_stage.{staged}"
+            return Applying(table.sql, query, tuple(names), tuple(keys), same=same)
+
+        names, facts = [one.name for one in wires], dict[str, int]()
+        if deletes:
+            gone = [one.name for one in columns_of(database, KEYS)]
+            facts["rows_deleted"] = run(applying(KEYS, gone, gone).delete())
+        match self._how:
+            case History() as how:
+                database.execute(f"CREATE INDEX databrokkr_stage.by_key ON {ROWS} ({columns(how.keys)})")
+                given, at = applying(ROWS, names, how.keys), moment(self._load.at)
+                facts["rows_closed"] = run(given.close(at))
+                return run(given.open(at)), facts
+            case Merge() as how:
+                run(applying(ROWS, names, how.keys).delete())
+            case Replace():
+                run(f"DELETE FROM {table.sql}")
+        return run(applying(ROWS, names, ()).insert()), facts
+
+
+connector = Connector(
+    name="sqlite",
+    summary="SQLite files: reads tables and queries, also only what is new, and writes tables exactly once.",
+    kind="sqlite",
+    connection=SqliteConnection,
+    source=SqliteSourceSettings,
+    sink=SqliteSinkSettings,
+    extra=EXTRA,
+)

@@ -43,9 +43,10 @@ def _refuse_names(names: list[str]) -> None:
         raise DataError("has no columns", mend="")
     seen: dict[str, str] = {}
     for name in names:
-        if seen.setdefault(name.casefold(), name) is not name:
+        if name.casefold() in seen:
             mend = "rename one of them; a table cannot have both"
             raise DataError(f'has the columns "{seen[name.casefold()]}" and "{name}", which are one name', mend=mend)
+        seen[name.casefold()] = name
 
 
 def _of_column(field: pa.Field) -> pa.DataType:

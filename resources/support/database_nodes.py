@@ -20,6 +20,7 @@ from databrokkr_assets.core.spec import (
     ExpandsToStreams,
     NodeSettings,
     Origin,
+    Range,
     ReadsRanges,
     SinkSettings,
     SourceSettings,
@@ -177,24 +178,24 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         keys = {str(TableName(one.namespace, one.name)): one.keys for one in known}
         return {suffix: self._single(table, own[table], keys.get(str(table), ())) for suffix, table in found.items()}
 
-    def between(self, low: str, high: str) -> tuple[SourceSettings, str]:
-        """The source of the rows whose cursor is from `low` up to `high`, and the condition that tells them."""
+    def within(self, values: Range) -> tuple[SourceSettings, str]:
+        """The source of the rows whose cursor is in a range, and the condition that tells them."""
         if self.cursor is None:
             raise SpecError("there is no `cursor` to tell a range by", mend="name a cursor, or load everything again")
         name = self.name()
         # The line break ends a comment that the author's query may end with.
         rows = self.named_in_sql(name) if name else f"({(self.query or '').rstrip().rstrip(';')}\n) AS databrokkr_rows"
         at = self.quoted_in_sql(self.cursor)
-        within = f"{at} >= {literal(low)} AND {at} < {literal(high)}"
+        low, high = literal(values.low), literal(values.high)
         given = {
-            "query": f"SELECT * FROM {rows} WHERE {within}",
+            "query": f"SELECT * FROM {rows} WHERE {at} >= {low} AND {at} < {high}",
             "table": None,
             "schema_": None,
             "cursor": None,
             "lookback": None,
         }
         stored = quoted(self.rename.get(self.cursor, self.cursor))
-        condition = f"{stored} >= {literal(low)} AND {stored} < {literal(high)}"
+        condition = f"{stored} >= {low} AND {stored} < {high}"
         return self.model_copy(update={**given, "disposition": self.how.name}), condition
 
     @classmethod

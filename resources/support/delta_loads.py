@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
     def __init__(self, sink: DeltaSink, target: Target, how: Disposition, load: LoadMark, rows: HeldRows) -> None:
         self._table, self._layout = sink.table, sink.layout
         self._target, self._how, self._load, self._rows = target, how, load, rows
-        self._folder = f"databrokkr-{load.load_id}"
+        self._folder = f"databrokkr-{load.load_id}-{secrets.token_hex(4)}"
         self._staged: Staged | None = None
         self._written: list[str] = []
         self._committed: set[str] = set()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 import duckdb
@@ -144,15 +144,17 @@ class StoreFolder(TargetFolder):
 
     def __init__(self, store: FolderStore, folder: str, uri: str) -> None:
         self._store, self._folder, self._uri = store, folder, uri
+        self._held = ExitStack()
+        self._held.enter_context(store)
 
     def open(self) -> None:
         """Make the temporary folder."""
         self.staging = Path(tempfile.mkdtemp(prefix="databrokkr-files-"))
+        self._held.callback(shutil.rmtree, self.staging, ignore_errors=True)
 
     def close(self) -> None:
         """Remove it, and disconnect."""
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self._store.__exit__(None, None, None)
+        self._held.close()
 
     def where(self, name: str) -> str:
         """The URI."""

@@ -119,6 +119,13 @@ FORMATS: dict[FormatName, Format] = {
     "arrow": Format(
         "Arrow", (".arrow", ".feather", ".ipc", ".arrows"), "arrow_files:read", "arrow_files:write", packs_itself=True
     ),
+    "excel": Format(
+        "Excel",
+        (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+        "excel_files:read",
+        "excel_output:write",
+        packs_itself=True,
+    ),
     "xml": Format("XML", (".xml",), "xml_files:read"),
     "fixed_width": Format("fixed width", (), "fixed_width_files:read", is_text=True),
     "text": Format("text", (), "line_files:read", is_text=True),

@@ -65,6 +65,11 @@ def _copied(writing: Writing, form: str, how: str) -> int:
     return int(row[0]) if row else 0
 
 
+def as_text(column: str, kind: DuckDBPyType) -> str:
+    """SQL: a column as CSV files hold it."""
+    return _value(column, kind, "csv")
+
+
 def _value(column: str, kind: DuckDBPyType, form: str) -> str:
     match kind.id, form:
         case _, "parquet":

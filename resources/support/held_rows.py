@@ -72,6 +72,8 @@ class HeldRows:
         """The keys of rows to delete, as a query over `duck`; `None` when there are none."""
         if not self._deletes:
             return None
+        if self._given is None:
+            return "SELECT * FROM databrokkr_deletes"
         keys = self._own.execute("SELECT * FROM databrokkr_deletes").to_arrow_reader()
         self.duck.register("databrokkr_keys", keys)
         self.duck.execute("CREATE OR REPLACE TEMP TABLE databrokkr_deleted AS SELECT * FROM databrokkr_keys")

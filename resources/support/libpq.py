@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from psycopg import Connection, Error
+
+Result = TypeVar("Result")
 
 EXTRA = "postgres"
 
@@ -46,6 +48,14 @@ _LOST = re.compile(
     "lost synchronization|conflict with recovery",
     re.IGNORECASE,
 )
+
+
+FROM_SERVER = re.compile(r"COPY data from Postgres|header for COPY|Failed to (?:execute|copy|prepare)|libpq|CONTEXT:")
+"""How DuckDB's scanner and ADBC begin what they pass on from the server while rows come or go."""
+
+
+class Interrupted(Unavailable):
+    """A transaction was broken off, by a lost connection, a deadlock or the like: whether it happened is not known."""
 
 
 def driver() -> ModuleType:
@@ -81,10 +91,21 @@ class Server:
                 tries=self.retries,
                 passing=lambda error: isinstance(error, psycopg.OperationalError) and not _refused(error),
             )
+        except psycopg.Error as error:
+            raise self.translated(error) from error
+        try:
             with connection:
                 yield connection
         except psycopg.Error as error:
-            raise self.translated(error) from error
+            ours = self.translated(error)
+            lost = not error.sqlstate or error.sqlstate[:2] in ("08", "40") or error.sqlstate[:3] == "57P"
+            if lost and isinstance(ours, Unavailable):
+                raise Interrupted(ours.what, mend=ours.mend, where=ours.where) from error
+            raise ours from error
+
+    def again(self, call: Callable[[], Result]) -> Result:
+        """The result of `call`, which is called anew when it is interrupted, and so must do no harm a second time."""
+        return retried(call, tries=self.retries, passing=lambda error: isinstance(error, Interrupted))
 
     def attach(self, duck: duckdb.DuckDBPyConnection, *, read_only: bool, schema: str | None = None) -> str:
         """Attach the database to DuckDB and give its name there.
@@ -100,12 +121,34 @@ class Server:
         try:
             duck.execute(f"CREATE TEMPORARY SECRET {alias} (TYPE postgres, {given})")
             try:
-                duck.execute(f"ATTACH '' AS {alias} ({', '.join(options)})")
+                self.again(lambda: self._attached(duck, f"ATTACH '' AS {alias} ({', '.join(options)})"))
             finally:
                 duck.execute(f"DROP SECRET {alias}")
         except duckdb.Error as error:
-            raise self.explained(error) or DataError(self.scrubbed(str(error)), mend="see the message") from None
+            raise DataError(self.scrubbed(str(error)), mend="see the message") from None
         return alias
+
+    def _attached(self, duck: duckdb.DuckDBPyConnection, statement: str) -> None:
+        try:
+            duck.execute(statement)
+        except duckdb.Error as error:
+            ours = self.explained(error)
+            if ours is None:
+                raise
+            # Without its cause, which may quote the password.
+            raise ours from None
+
+    @contextmanager
+    def adbc(self) -> Iterator[Any]:
+        """An ADBC connection in autocommit mode. Raises SpecError where ADBC is not installed."""
+        try:
+            from adbc_driver_postgresql import dbapi
+        except ImportError as error:
+            raise missing_extra(EXTRA, "the connector postgres") from error
+        with self.session():
+            pass  # Tries again, and fails in words that tell apart a wrong password and a server that is down.
+        with dbapi.connect(self.uri(), autocommit=True) as connection:
+            yield connection
 
     def uri(self) -> str:
         """What libpq connects by, secrets included; for drivers that take nothing else."""
@@ -123,7 +166,10 @@ class Server:
                 return SpecError(text, mend=mend, where=where)
             case "":
                 return self._unreached(str(error))
-            case "42501" | "25006":
+            case "25006":
+                mend = f"point the connection {self.name} at the primary: this server, or this user, may only read"
+                return AccessError(text, mend=mend, where=where)
+            case "42501":
                 return AccessError(text, mend=f"grant it to the user of the connection {self.name}", where=where)
             case "53100" | "53400" | "54023":
                 return AccessError(text, mend="free disk space on the server, or raise its limit", where=where)
@@ -142,7 +188,9 @@ class Server:
         """Our error for one that DuckDB or ADBC passed on from the server; `None` when it is not the server's."""
         text = str(error)
         if _LOST.search(text):
-            return self._unreached(text)
+            ours = self._unreached(text)
+            lost = isinstance(ours, Unavailable)
+            return Interrupted(ours.what, mend=ours.mend, where=ours.where) if lost else ours
         if "permission denied" in text:
             mend = f"grant it to the user of the connection {self.name}"
             return AccessError(self.scrubbed(text.strip()), mend=mend, where=f"connection {self.name}")

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import duckdb
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pymysql.connections import Connection
+    from pymysql.cursors import Cursor
 
-    Session = Connection
+    Session: TypeAlias = Connection
 
 EXTRA = "mysql"
 
@@ -187,7 +188,8 @@ class Server:
             return AccessError(text, mend=mend, where=where)
         if "command denied" in text:
             return AccessError(text, mend=f"grant it to the user of the connection {self.name}", where=where)
-        if _GONE.search(text):
+        # The scanner has no words for a server that went away while rows came.
+        if _GONE.search(text) or ("Failed to fetch" in text and text.endswith(":")):
             mend = f"start the server at {self.place}, or correct host and port of the connection {self.name}"
             return Unavailable(text, mend=mend, where=where)
         return None
@@ -242,6 +244,28 @@ def rows(session: Session, statement: str, given: tuple[Any, ...] | None = None)
     with session.cursor() as cursor:
         cursor.execute(statement, given)
         return list(cursor.fetchall())
+
+
+@contextmanager
+def streamed(session: Session, statement: str) -> Iterator[Cursor]:
+    """A cursor over the rows of a statement, which come as they are fetched. The session is of no use afterwards."""
+    cursor = session.cursor(driver().cursors.SSCursor)
+    try:
+        cursor.execute(statement)
+        yield cursor
+    finally:
+        # Else the driver would fetch all that is left before it closes, or fail where the session is lost.
+        if cursor._result is not None:
+            cursor._result.unbuffered_active = False
+
+
+def described(session: Session, query: str) -> list[Any]:
+    """The columns of a query as the protocol describes them: name, type_code, length, scale, charsetnr, flags."""
+    with session.cursor() as cursor:
+        # No row is asked for, but names and grants are checked.
+        cursor.execute(f"SELECT * FROM {query} LIMIT 0")
+        # The public description leaves out what tells text from bytes, and signed numbers from unsigned.
+        return list(cursor._result.fields)
 
 
 def changed(session: Session, statement: str, given: tuple[Any, ...] | None = None) -> int:

@@ -177,7 +177,7 @@ def shaped(session: Session, table: TableName, stage: Stage, pairs: Sequence[Pai
         return Rows(sql(stage.table), columns, count)
     fit = sql(TableName(stage.table.schema, f"{stage.table.table}_fit"))
     kinds = ", ".join(f"one.{ticked(name)}" for name in columns)
-    number = f"{ticked(ROW)} bigint unsigned PRIMARY KEY"
+    number = f"{ticked(ROW)} bigint unsigned NOT NULL DEFAULT 0 PRIMARY KEY"
     changed(
         session,
         f"CREATE TEMPORARY TABLE {fit} ({number}) ENGINE = InnoDB SELECT {kinds} FROM {sql(table)} AS one LIMIT 0",

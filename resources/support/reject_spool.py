@@ -17,9 +17,10 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in ("reason", "rule", "positio
 class RejectSpool:
     """Rejects in the order in which they came: written, closed, then read any number of times."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, count: int = 0) -> None:
+        """A spool to write to; or, with the `count` of the rejects that it got, one that was closed."""
         self.path = path
-        self.count = 0
+        self.count = count
         self._held: list[Reject] = []
         self._size = 0
         self._writer: pq.ParquetWriter | None = None

@@ -1,8 +1,8 @@
 """A SQLite file: opened for reading or writing by Python's own driver, or attached to DuckDB, with errors in our words.
 
-The two bring a SQLite library each, and two libraries in one process break each other's locks on a file when one of them
-closes it (sqlite.org/howtocorrupt.html, 2.2.1). So a file is never open in one while the other one works with it, and only
-Python's writes.
+The two bring a SQLite library each, and two libraries in one process break each other's locks on a file when one of
+them closes it (sqlite.org/howtocorrupt.html, 2.2.1). So a file is not open in one while the other one works with it,
+and only Python's writes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class SqliteFile:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The file for the block, read-only. Raises our errors, for the block too."""
         with self._opened("ro") as database:
-            database.execute("PRAGMA query_only = true")
             yield database
 
     @contextmanager
@@ -155,7 +154,7 @@ def tables_of_file(database: sqlite3.Connection) -> Iterator[Stream]:
         counted = "SELECT tbl, max(CAST(stat AS INTEGER)) FROM sqlite_stat1 GROUP BY tbl"
         rows = dict(database.execute(counted).fetchall())
     listed = database.execute(
-        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_' "
         f"AND name <> {literal(ledger.TABLE)} ORDER BY name"
     ).fetchall()
     for name, sort in listed:

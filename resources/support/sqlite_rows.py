@@ -1,8 +1,8 @@
 """Rows of SQLite as Arrow batches, typed by their columns; rows with a value of another type are set aside.
 
-Values come as Python's driver gives them, which tells an integer from a text that looks like one. Numbers, texts and blobs go
-into Arrow as they are; dates, decimals and the like go as text, and whether the text is one is checked in DuckDB, a batch
-at a time.
+Values come as Python's driver gives them, which tells an integer from a text that looks like one. Numbers, texts and
+blobs go into Arrow as they are; dates, decimals and the like go as text, and whether the text is one is checked in
+DuckDB, a batch at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from resources.support.sqlite_types import decimal_digits
 
 _MOST_ROWS = 20_000
 _BYTES = 8 << 20
-_EXACT = 1 << 53
+EXACT_INTEGERS = 1 << 53
+"""Up to this number a double holds every integer."""
+
 _STORAGE = {int: "an integer", float: "a real", str: "a text", bytes: "a blob"}
 _ENDLESS = "('infinity', '-infinity')"
 
@@ -89,7 +91,12 @@ class Reading:
     def _types(self) -> set[type]:
         if decimal_digits(self.own) or self.own == "HUGEINT":
             return {int, float, str}
-        stored = {"BIGINT": {int}, "BOOLEAN": {int}, "DOUBLE": {int, float}, "BLOB": {bytes}}
+        stored: dict[str, set[type]] = {
+            "BIGINT": {int},
+            "BOOLEAN": {int},
+            "DOUBLE": {int, float},
+            "BLOB": {bytes},
+        }
         return stored.get(self.own, {str})
 
 
@@ -98,7 +105,7 @@ def _is_utf8(value: str) -> bool:
 
 
 def _large(value: int) -> bool:
-    return not -_EXACT <= value <= _EXACT
+    return not -EXACT_INTEGERS <= value <= EXACT_INTEGERS
 
 
 def as_text(value: Any) -> str:
@@ -111,7 +118,7 @@ def as_text(value: Any) -> str:
 
 
 class RowFeed:
-    """The rows of one statement, read once. `error` is what reading them raised, `rejects` the rows that were set aside.
+    """The rows of one statement, read once. `error` is what reading raised, `rejects` the rows that were set aside.
 
     The first `len(found)` columns of the statement are those of `found`; one more is the position, where `numbered`.
     """
@@ -224,4 +231,3 @@ def _chunks(cursor: sqlite3.Cursor) -> Iterator[list[tuple[Any, ...]]]:
 def select_list(found: Sequence[Reading]) -> str:
     """The columns in their own types, as SQL of DuckDB over the batches."""
     return ", ".join(one.local for one in found)
-

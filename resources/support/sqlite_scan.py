@@ -1,9 +1,9 @@
 """Reading a table through DuckDB's own scanner, where it changes no value.
 
-The scanner is twice as fast as Python's driver, but drops the offset of a timestamp, the time of a DATE and digits of an
-integer in a NUMERIC column, takes a number for a blob, leaves out generated columns, and ends the load at a value that is
-not of its column's type. So the table is surveyed first, by SQLite itself: it is scanned only when each value is stored as
-the scanner reads it right.
+The scanner is twice as fast as Python's driver, but drops the offset of a timestamp, the time of a DATE and digits of
+an integer in a NUMERIC column, takes a number for a blob, leaves out generated columns, and ends the load at a value
+that is not of its column's type. So the table is surveyed first, by SQLite itself: it is scanned only when each value
+is stored as the scanner reads it right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _FRACTION = "substr({c}, 20, 1) = '.' AND length({c}) BETWEEN 21 AND 26 AND subs
 _STORED = {
     "BIGINT": ("BIGINT", "typeof({c}) = 'integer'"),
     "BOOLEAN": ("BIGINT", "typeof({c}) = 'integer' AND {c} IN (0, 1)"),
-    "DOUBLE": ("DOUBLE", f"typeof({{c}}) = 'real' OR typeof({{c}}) = 'integer' AND {{c}} BETWEEN -{1 << 53} AND {1 << 53}"),
+    "DOUBLE": (
+        "DOUBLE",
+        f"typeof({{c}}) = 'real' OR typeof({{c}}) = 'integer' AND {{c}} BETWEEN -{1 << 53} AND {1 << 53}",
+    ),
     "VARCHAR": ("VARCHAR", "typeof({c}) = 'text'"),
     "BLOB": ("BLOB", "typeof({c}) = 'blob'"),
     "DATE": ("DATE", "typeof({c}) = 'text' AND {c} = date({c})"),

@@ -1,7 +1,7 @@
 """What a column that SQLite declares holds, in both directions.
 
-SQLite gives a column an affinity by the words of its declared type, but lets any row hold a value of another kind. Authors
-mean more by some of these words: DECIMAL(12,2), DATE, BOOLEAN. Source of the rules: "Datatypes In SQLite", section 3.1.
+SQLite gives a column an affinity by the words of its declared type, but lets any row hold a value of another kind.
+Authors mean more by some of these words: DECIMAL(12,2), DATE, BOOLEAN. Source: "Datatypes In SQLite", section 3.1.
 
 A type that SQLite's own numbers would change is stored as text, which the word TEXT in the declaration brings about:
 `TEXT DECIMAL(20,0)`.

@@ -72,7 +72,7 @@ class FtpStore(FolderStore):
 
     def children(self, folder: str) -> Iterator[FoundFile | Folder]:
         """One level, held as a whole. Servers without `MLSD` are asked for each name's size and time."""
-        with self._borrowed(f"list {folder or 'the folder'}") as ftp:
+        with self._borrowed(f"list {folder or 'the top folder'}") as ftp:
             yield from self._listed(ftp, folder)
 
     def pieces(self, file: FoundFile) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class ObjectStore(FolderStore):
         """One level, asked page by page, but held as a whole."""
         import obstore
 
-        with self._telling(f"list {folder or 'the bucket'}"):
+        with self._telling(f"list {folder or 'the top folder'}"):
             listed = obstore.list_with_delimiter(self._store, folder or None)
         yield from map(Folder, listed["common_prefixes"])
         yield from (_found(meta) for meta in listed["objects"] if meta["path"] != folder)
@@ -64,7 +64,7 @@ class ObjectStore(FolderStore):
         """All levels, page by page."""
         import obstore
 
-        with self._telling(f"list {folder or 'the bucket'}"):
+        with self._telling(f"list {folder or 'the top folder'}"):
             for page in obstore.list(self._store, folder or None, chunk_size=_LISTED):
                 yield from (_found(meta) for meta in page if meta["path"] != folder)
 

@@ -77,7 +77,7 @@ class SftpStore(FolderStore):
         import asyncssh
 
         try:
-            with self._telling(f"list {folder or 'the folder'}"):
+            with self._telling(f"list {folder or 'the top folder'}"):
                 sftp = self._client()
                 entries = sftp.scandir(self._at(folder))
                 while page := self._run(_page(entries)):

@@ -56,6 +56,12 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
     return "".join(chr(_MARK + byte) for byte in error.object[error.start : error.end]), error.end
 
 
+def marked(data: bytes) -> str:
+    """Bytes as UTF-8; those that are not become marks, as in `decoded`."""
+    codecs.register_error("databrokkr-mark", _mark)
+    return data.decode("utf-8", "databrokkr-mark")
+
+
 def is_clean(text: str) -> bool:
     """Whether every byte of the text could be decoded."""
     return text.isascii() or not _MARKS.search(text)
@@ -90,9 +96,7 @@ def lines_of(data: bytes, first: int, wrong: str) -> Iterator[Line]:
 
     An end at its end starts no line.
     """
-    codecs.register_error("databrokkr-mark", _mark)
-    text = data.decode("utf-8", "databrokkr-mark")
-    whole = text.split("\n")
+    whole = marked(data).split("\n")
     for number, line in enumerate(whole if whole[-1] else whole[:-1], start=first):
         problem = None if is_clean(line) else wrong
         if len(line) > LIMIT - 1024 and len(transcoded(line)) > LIMIT - 1024:

@@ -20,15 +20,16 @@ from resources.support.reject_spool import RejectSpool
 POSITION = "__databrokkr_position"
 """The column with the number of each row's line or row in its file."""
 
-_WIDER = {frozenset({"BIGINT", "DOUBLE"}): "DOUBLE", frozenset({"DATE", "TIMESTAMP"}): "TIMESTAMP"}
+WIDER = {frozenset({"BIGINT", "DOUBLE"}): "DOUBLE", frozenset({"DATE", "TIMESTAMP"}): "TIMESTAMP"}
+"""The type that holds the values of two."""
 
 
 @dataclass(frozen=True)
 class TextTable:
     """A Parquet file of texts with their `POSITION`, for the file, or part of one, that errors call `key`.
 
-    `types` are those of columns whose format knows them, `None` for one without values. `rejects` are the rows that were
-    set aside when it was made.
+    `types` are those of columns whose format knows them, `None` for one without values. `rejects` are the rows that
+    were set aside when it was made.
     """
 
     key: str
@@ -54,7 +55,7 @@ class _Column:
             return self.declared
         if self.is_text:
             return "VARCHAR" if self.known else self.shapes.sql_type
-        return next(iter(self.known)) if len(self.known) == 1 else _WIDER.get(frozenset(self.known), "VARCHAR")
+        return next(iter(self.known)) if len(self.known) == 1 else WIDER.get(frozenset(self.known), "VARCHAR")
 
 
 class TypedTexts:

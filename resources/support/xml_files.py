@@ -1,15 +1,16 @@
 """XML documents: elements as rows, their attributes and children as columns.
 
-A child that is there once and holds nothing but text is that text; one that repeats, or has attributes or children of its
-own, is JSON. So two scans are needed: the first finds the columns of all files, the second writes them.
+A child that is there once and holds nothing but text is that text; one that repeats, or has attributes or children of
+its own, is JSON. So two scans are needed: the first finds the columns of all files, the second writes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.errors import DataError, SpecError
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
@@ -30,23 +31,56 @@ def read(reading: Reading) -> RelationRead | None:
     given = {"row": layout.row, "namespaces": dict(layout.namespaces)}
     sources = {file: str(reading.plain(file).absolute()) for file in reading.files}
     found = [reading.child.call("xml_rows:survey", file.key, source=path, **given) for file, path in sources.items()]
-    nested = _united(found)
-    tables = [_table(reading, file, path, given, nested) for file, path in sources.items()] if nested else []
+    columns = _united(found)
+    tables = [_table(reading, file, path, given, columns) for file, path in sources.items()] if columns else []
     return TypedTexts(reading, tables, RULE).relation()
 
 
-def _united(found: Iterable[dict[str, bool]]) -> dict[str, bool]:
-    """The columns of all files, each with whether it is JSON in any of them."""
+@dataclass(frozen=True)
+class _Column:
+    """A column: the part of a row that it holds, `@name` for an attribute, and whether it is JSON in any file."""
+
+    part: str
+    is_nested: bool
+
+
+def _united(found: Iterable[Mapping[str, bool]]) -> dict[str, _Column]:
+    """The columns of all files by their names. An attribute keeps its `@` only where a child has the same name.
+
+    Raises DataError for names that differ only by case.
+    """
     nested: dict[str, bool] = {}
-    for columns in found:
-        for name, is_nested in columns.items():
-            nested[name] = nested.get(name, False) or is_nested
-    return nested
+    for parts in found:
+        for part, is_nested in parts.items():
+            nested[part] = nested.get(part, False) or is_nested
+    columns: dict[str, _Column] = {}
+    for part, is_nested in nested.items():
+        plain = part.removeprefix("@")
+        columns[part if plain in nested else plain] = _Column(part, is_nested)
+    _refuse_alike(columns)
+    return columns
 
 
-def _table(reading: Reading, file: FoundFile, source: str, given: dict[str, Any], nested: dict[str, bool]) -> TextTable:
+def _refuse_alike(names: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if seen.setdefault(name.casefold(), name) != name:
+            what = f'the elements "{seen[name.casefold()]}" and "{name}" differ only by case'
+            raise DataError(what, mend="rename one of them in the files; a table cannot have both")
+
+
+def _table(
+    reading: Reading, file: FoundFile, source: str, given: dict[str, Any], columns: Mapping[str, _Column]
+) -> TextTable:
     path = reading.work.new(".parquet")
-    nulls = list(reading.settings.null_values)
-    reading.child.call("xml_rows:store", file.key, source=source, target=str(path), nested=nested, nulls=nulls, **given)
-    types = {name: "JSON" for name, is_nested in nested.items() if is_nested}
-    return TextTable(file.key, path, tuple(nested), RejectSpool(reading.work.new(".rejects")), types)
+    reading.child.call(
+        "xml_rows:store",
+        file.key,
+        source=source,
+        target=str(path),
+        columns={name: (column.part, column.is_nested) for name, column in columns.items()},
+        nulls=list(reading.settings.null_values),
+        **given,
+    )
+    types = {name: "JSON" for name, column in columns.items() if column.is_nested}
+    return TextTable(file.key, path, tuple(columns), RejectSpool(reading.work.new(".rejects")), types)

@@ -21,7 +21,7 @@ _EXPORT = "export it again or move it away; nothing was loaded"
 
 
 def survey(source: str, row: str, namespaces: dict[str, str]) -> dict[str, bool]:
-    """The columns of a document in the order in which they appear, each with whether it takes JSON to hold it."""
+    """The parts that rows have, in the order in which they appear, each with whether it takes JSON to hold it."""
     nested: dict[str, bool] = {}
     for element in _rows(source, _Path.of(row, namespaces)):
         for name, values in _parts(element).items():
@@ -31,18 +31,28 @@ def survey(source: str, row: str, namespaces: dict[str, str]) -> dict[str, bool]
 
 
 def store(
-    source: str, target: str, nested: dict[str, bool], nulls: list[str], row: str, namespaces: dict[str, str]
+    source: str,
+    target: str,
+    columns: dict[str, tuple[str, bool]],
+    nulls: list[str],
+    row: str,
+    namespaces: dict[str, str],
 ) -> None:
-    """Write the rows as a Parquet file of texts with these columns, and the lines at which they begin."""
+    """Write the rows as a Parquet file of texts, with the lines at which they begin.
+
+    `columns` gives, by their names, the part that each holds and whether it is JSON.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([*((name, pa.string()) for name in nested), (POSITION, pa.int64())])
+    schema = pa.schema([*((name, pa.string()) for name in columns), (POSITION, pa.int64())])
     held: list[dict[str, Any]] = []
     with pq.ParquetWriter(target, schema, compression="zstd", compression_level=1) as stored:
         for element in _rows(source, _Path.of(row, namespaces)):
             parts = _parts(element)
-            held.append({name: _shown(parts.get(name), nested[name], nulls) for name in nested})
+            held.append(
+                {name: _shown(parts.get(part), is_nested, nulls) for name, (part, is_nested) in columns.items()}
+            )
             held[-1][POSITION] = element.sourceline
             if len(held) >= _ROWS_AT_ONCE:
                 stored.write_batch(pa.RecordBatch.from_pylist(held, schema=schema))
@@ -149,16 +159,12 @@ def _forget(element: _Element) -> None:
 
 
 def _parts(row: _Element) -> dict[str, list[Any]]:
-    """What a row holds by the names of its columns: texts, and structures for what is more than a text.
-
-    An attribute with the name of a child is called `@name`.
-    """
+    """What a row holds: its children by their names, attributes as `@name`; what is more than a text as structures."""
     parts: defaultdict[str, list[Any]] = defaultdict(list)
     for child in row:
         parts[_local(str(child.tag))].append(_value(child))
     for name, value in row.attrib.items():
-        shown = _local(str(name))
-        parts[f"@{shown}" if shown in parts else shown].append(str(value) or None)
+        parts[f"@{_local(str(name))}"].append(str(value) or None)
     if text := _own_text(row):
         parts[_TEXT].append(text)
     return parts

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
@@ -94,7 +94,7 @@ def test_loads_meet_the_table(
 
 def test_of_several_rows_with_one_key_the_last_wins(path: Path) -> None:
     put(path, values([(1, "'first'"), (1, "'last'")], "id what"), Merge(("id",)), mark(1))
-    put(path, values([(None, "'x'"), (None, "'y'")], "id what"), Merge(("id",)), mark(2, after=1))
+    put(path, values([("NULL", "'x'"), ("NULL", "'y'")], "id what"), Merge(("id",)), mark(2, after=1))
     put(path, values([("NULL", "'z'")], "id what"), Merge(("id",)), mark(3, after=2))
     assert seen(path) == [(None, "z"), ("1", "last")]
 
@@ -248,9 +248,8 @@ EVERY_TYPE = """SELECT true AS a, 255::UTINYINT AS b, 18446744073709551615::UBIG
     170141183460469231731687303715884105727::HUGEINT AS d, 'nan'::DOUBLE AS e, (-0.01)::DECIMAL(38,2) AS f, '' AS g,
     '\\x00'::BLOB AS h, DATE '0001-01-01' AS i, TIME '23:59:59.999999' AS j, TIMESTAMP_NS '2020-01-01 00:00:00.1' AS k,
     TIMESTAMPTZ '2020-06-01 12:00:00+02' AS l, INTERVAL '1 month' AS m, '{"a": 1}'::JSON AS n, [1, NULL] AS o,
-    {'a': 1::UTINYINT, 'b c': [TIME '01:00']} AS p, MAP {'k': 1.25} AS q, 'x'::ENUM('x') AS r, TIMESTAMP '2020-01-01' AS s
-    UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL"""
+    {'a': 1::UTINYINT, 'b c': [TIME '01:00']} AS p, MAP {'k': 1.25} AS q, 'x'::ENUM('x') AS r,
+    TIMESTAMP '2020-01-01' AS s"""
 
 
 def test_no_value_changes_there_and_back(path: Path) -> None:
@@ -277,7 +276,7 @@ def settings_of(path: Path, settings: dict[str, str], *, fields: dict[str, Any] 
         schema = json.loads(metadata["schemaString"])
         schema["fields"][0]["metadata"] = fields
         metadata["schemaString"] = json.dumps(schema)
-    protocol = {"minReaderVersion": 2, "minWriterVersion": 6}
+    protocol = {"minReaderVersion": 2, "minWriterVersion": 5}
     commit(path, 1, {"protocol": protocol}, {"metaData": {**metadata, "configuration": settings}})
 
 
@@ -298,6 +297,14 @@ def test_what_a_table_asks_of_its_writers_is_not_broken(
     with pytest.raises(SpecError, match=says):
         put(path, MORE, how, mark(1))
     assert seen(path) == [("1", "a"), ("2", "b")]
+
+
+def test_a_table_with_features_unknown_to_us_is_left_alone(path: Path) -> None:
+    settings_of(path, {})
+    names = {"writerFeatures": ["rowTracking", "domainMetadata"]}
+    commit(path, 2, {"protocol": {"minReaderVersion": 1, "minWriterVersion": 7} | names})
+    with pytest.raises(SpecError, match="Unsupported table features"):
+        put(path, MORE, Append(), mark(1))
 
 
 def test_append_to_tables_that_only_forbid_more(path: Path) -> None:
@@ -363,7 +370,7 @@ def test_deleted_rows_are_never_read(path: Path) -> None:
 def test_a_version_and_a_time(path: Path) -> None:
     put(path, ROWS, Append(), mark(1))
     put(path, MORE, Replace(), mark(2, after=1))
-    assert staged(source(path, version=0))[0] == [("1", "a"), ("2", "b")]
+    assert staged(source(path, version=1))[0] == [("1", "a"), ("2", "b")]
     assert staged(source(path, as_of="2100-01-01"))[0] == [("2", "B"), ("3", "c")]
     stream = next(iter(source(path, columns="what", disposition="merge", keys="what").streams()))
     assert (stream.name, stream.keys) == ("orders", ("what",))
@@ -396,6 +403,7 @@ def test_incremental_reads_added_rows_once(path: Path) -> None:
     write_deltalake(str(path.with_name("anew")), pa.table({"id": [1]}))
     with pytest.raises(DataError, match="made anew"):
         staged(source(path.with_name("anew"), incremental=True), later)
+    DeltaTable(str(path)).create_checkpoint()
     (path / "_delta_log/00000000000000000002.json").unlink()
     with pytest.raises(AccessError, match="no longer goes back"):
         staged(given, cursor)
@@ -413,8 +421,8 @@ def test_settings_that_contradict_each_other(more: dict[str, Any]) -> None:
 def test_a_dataset_goes_there_and_comes_back(path: Path, tmp_path: Path) -> None:
     put(path, EVERY_TYPE, Append(), mark(1))
     load(job(tmp_path), source(path), Replace())
-    outcome = deliver(job(tmp_path), sink(path.with_name("copy"), partition_by="g"), Append())
-    assert (outcome.rows_out, outcome.published) == (1, True) if False else outcome.published
+    assert deliver(job(tmp_path), sink(path.with_name("copy"), partition_by="b"), Append()).published
+    assert staged(source(path.with_name("copy")))[0] == staged(source(path))[0]
     assert not deliver(job(tmp_path), sink(path.with_name("copy")), Append()).published
 
 
@@ -425,10 +433,10 @@ def test_on_s3_with_credentials_of_its_own(s3: S3) -> None:
         endpoint_url=s3.endpoint_url,
         region=s3.region,
         access_key_id=s3.access_key,
-        secret_access_key=s3.secret_key,
+        secret_access_key=SecretStr(s3.secret_key),
     )
     place = Place(Path("/"))
-    given = DeltaSinkSettings(type="delta", input="orders", path=url, partition_by="what").open(connection, place)
+    given = DeltaSinkSettings(type="delta", input="orders", path=url, partition_by=("what",)).open(connection, place)
     assert given.last_load(TARGET) is None
     written(given, ROWS, Append(), mark(1))
     written(given, MORE, Merge(("id",)), mark(2, after=1))

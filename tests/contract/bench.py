@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -74,6 +74,7 @@ class Plan:
     """A pipeline of a source `rows` and a sink `out`, which can be handed to another process."""
 
     connector: str
+    via: str
     folder: Path
     connection: Settings | None = None
     source: Settings | None = None
@@ -92,10 +93,10 @@ class Plan:
 
     def opened(self) -> ConnectionSettings | None:
         """The connection."""
-        model = connector(self.connector).connection
+        model = connector(self.via).connection
         if self.connection is None or model is None:
             return None
-        return model.model_validate({"type": self.connector, **self.connection})
+        return model.model_validate({"type": self.via, **self.connection})
 
     def _project(self) -> Project:
         opened = self.opened()
@@ -109,16 +110,17 @@ class Bench:
         self.case = case
         self.folder = folder
 
-    def able(self, ability: type[Ability]) -> Ability:
-        """The case, which has this ability."""
-        assert isinstance(self.case, ability)
+    def able(self, ability: Callable[..., Ability]) -> Ability:
+        """The case, which has this ability. (A class that is abstract is no `type[Ability]` to mypy.)"""
+        assert isinstance(ability, type) and isinstance(self.case, ability)
         return self.case
 
     # ----- settings
 
     def plan(self, connection: Settings | None = None) -> Plan:
         """The pipeline without nodes; with another connection where one is given."""
-        return Plan(self.case.connector, self.folder, connection or self.case.connection())
+        case = self.case
+        return Plan(case.connector, case.via or case.connector, self.folder, connection or case.connection())
 
     def reading(self, table: str, connection: Settings | None = None, **more: Any) -> Plan:
         """The pipeline that reads `table`; `more` are settings of the source."""
@@ -141,8 +143,8 @@ class Bench:
 
     def publish(self, rows: pa.Table, how: Disposition, **more: Any) -> Outcome:
         """Publish rows in the dataset, without the connector."""
-        keys = list(how.keys) if isinstance(how, Merge | History) else []
-        given = Given(type="given", rows=rows, disposition=how.name, keys=keys, **more)
+        keys = how.keys if isinstance(how, Merge | History) else ()
+        given = Given(type="given", rows=rows, disposition=how.name, keys=keys, **more)  # type: ignore[arg-type]
         return self.plan().worker(given).run("rows")
 
     def deliver(self, table: str, how: Disposition) -> Outcome:

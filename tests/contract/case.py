@@ -46,6 +46,8 @@ class Case(ABC):
     """The column in the capability matrix: the connector, and the system or store where it has several."""
     connector: ClassVar[str]
     """The connector's name, as in `type:`."""
+    via: ClassVar[str] = ""
+    """The connector that brings the connection, where that is another one, such as a store of files."""
     gaps: ClassVar[Mapping[str, str]] = {}
     """Promises that do not hold: the test's name, with `[id]` for one of its parameters, and the reason."""
     longest_name: ClassVar[int] = 200

@@ -44,7 +44,7 @@ class Crashing(Theme):
     @needs(Reads)
     def test_a_killed_load_is_made_whole(self, bench: Bench) -> None:
         """kill -9 between any two steps of a load from the source: the next run loses and doubles nothing."""
-        how = {"cursor": "id"} if isinstance(bench.case, ReadsByCursor) else {}
+        how: dict[str, Any] = {"cursor": "id"} if isinstance(bench.case, ReadsByCursor) else {}
         if not isinstance(bench.case, ReadsByCursor | ReadsArrivals):
             how = {"disposition": "replace"}
         plan = bench.reading("log", **how)

@@ -238,7 +238,7 @@ def _read_until_down(source: Source, bench: Bench) -> int:
         relation = source.relation(duck, stream, None) if isinstance(source, ReadsAsRelation) else None
         if relation is None:
             batches = source.read(stream, None)
-            rows = next(batches).records.num_rows
+            rows = int(next(batches).records.num_rows)
             bench.able(Stops).stop()
             return rows + sum(batch.records.num_rows for batch in batches)
         bench.able(Stops).stop()

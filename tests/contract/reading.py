@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -150,7 +151,7 @@ class Resuming(Theme):
         assert not bench.load("log", cursor="at").published
 
 
-def _rows(rows: list[tuple[int | None, str]]) -> pa.Table:
+def _rows(rows: Sequence[tuple[int | None, str]]) -> pa.Table:
     return pa.table(
         {"at": pa.array([at for at, _ in rows], pa.int64()), "what": pa.array([what for _, what in rows], pa.string())}
     )

@@ -32,12 +32,23 @@ THEMES: tuple[type[Theme], ...] = (
 def contract(case: type[Case]) -> type:
     """A class of tests: what the case claims, on its real system. Raises TypeError for a gap that names no test."""
     members: dict[str, Any] = {"case": case, "pytestmark": [pytest.mark.xdist_group(case.title)]}
-    claimed = [theme for theme in THEMES if _is_able(case, theme.abilities)]
-    for theme in claimed:
+    themes = [theme for theme in THEMES if _is_able(case, theme.abilities)]
+    kept = claimed(case)
+    for theme in themes:
         # What is None is not collected.
-        members |= {name: None for name, test in promises(theme) if not _is_able(case, getattr(test, NEEDS, ()))}
+        members |= {name: None for name, _ in promises(theme) if name not in kept}
     _require_known(case)
-    return type(f"Test{case.__name__.removesuffix('Case')}", tuple(claimed), members)
+    return type(f"Test{case.__name__.removesuffix('Case')}", tuple(themes), members)
+
+
+def claimed(case: type[Case]) -> list[str]:
+    """The names of the tests that the case's abilities claim."""
+    return [
+        name
+        for theme in THEMES
+        for name, test in promises(theme)
+        if _is_able(case, (*theme.abilities, *getattr(test, NEEDS, ())))
+    ]
 
 
 def promises(theme: type[Theme]) -> list[tuple[str, Any]]:
@@ -49,7 +60,7 @@ def promises(theme: type[Theme]) -> list[tuple[str, Any]]:
 
 def _is_able(case: type[Case], abilities: tuple[type, ...]) -> bool:
     """Whether the case, or the connector's connection, has all the abilities."""
-    connection = connector(case.connector).connection
+    connection = connector(case.via or case.connector).connection
     return all(issubclass(case, one) or (connection is not None and issubclass(connection, one)) for one in abilities)
 
 

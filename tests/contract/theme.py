@@ -71,6 +71,9 @@ class Theme:
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         """A test that takes `how` runs for each disposition that the case claims, `by_key` for those that have keys."""
         claimed = [DISPOSITIONS[kind] for kind in cls.case.dispositions] if issubclass(cls.case, Writes) else []
-        chosen = {"how": claimed, "by_key": [how for how in claimed if isinstance(how, Merge | History)]}
+        chosen: dict[str, list[Disposition]] = {
+            "how": claimed,
+            "by_key": [how for how in claimed if isinstance(how, Merge | History)],
+        }
         for name in chosen.keys() & set(metafunc.fixturenames):
-            metafunc.parametrize(name, chosen[name], ids=lambda how: how.name)
+            metafunc.parametrize(name, chosen[name], ids=[how.name for how in chosen[name]])
