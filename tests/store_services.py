@@ -8,6 +8,7 @@ import importlib.util
 import ipaddress
 import json
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -114,7 +115,7 @@ def azure() -> Iterator[Azure]:
             daemon.start(lambda: _listens(port))
             yield Azure(f"http://{HOST}:{port}/{account}", account, key, daemon)
         finally:
-            daemon.stop(signal.SIGTERM)
+            daemon.stop(signal.SIGKILL)  # it would wait for its clients to leave
 
 
 def _npm(package: str) -> Path:
@@ -165,7 +166,7 @@ def sftp() -> Iterator[Sftp]:
         daemon = Daemon(services._child("TERM", [str(program), "-D", "-e", "-f", f"{folder}/config"]), folder)
         try:
             daemon.start(lambda: _listens(port) and _listens(readonly))
-            user = services.pwd.getpwuid(os.geteuid()).pw_name
+            user = pwd.getpwuid(os.geteuid()).pw_name
             key = (folder / "client").read_text()
             yield Sftp(port, files, str(files), user, keys["host"], key, None, readonly, daemon)
         finally:

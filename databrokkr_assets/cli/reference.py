@@ -41,6 +41,8 @@ from databrokkr_assets.factory.kinds import installed
 from databrokkr_assets.factory.schema import LakeSettings
 from resources.base import Connector
 from resources.registry import connector
+from resources.support.store_folders import OpensFolders
+from resources.support.stores import OpensStore
 
 DOCS = Path(__file__).parents[2] / "docs"
 """Where the pages stand. `examples/<name>.yaml` there is the example on the page of a connector or transform, and
@@ -168,16 +170,21 @@ def _connector_table(names: Iterable[str]) -> Iterator[str]:
 
 
 def _connector_row(found: Connector) -> str:
-    sink = _sink_of(found)
+    sink = _sink_of(found) if found.sink else None
     cells = [
         f"[{found.name}]({found.name}.md)",
-        "yes" if found.source else "",
-        "yes" if found.sink else "",
+        "yes" if found.source else _by_files(found, OpensStore),
+        "yes" if found.sink else _by_files(found, OpensFolders),
         _dispositions(sink) if sink else "",
         sink.delivery.value if sink else "",
         f"`{found.extra}`" if found.extra else "",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _by_files(found: Connector, ability: type[OpensStore]) -> str:
+    """What a connector without a source or sink of its own is for."""
+    return "by [files](files.md)" if found.connection and issubclass(found.connection, ability) else ""
 
 
 def _connector(found: Connector) -> str:

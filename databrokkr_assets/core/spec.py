@@ -217,6 +217,23 @@ class ExpandsToStreams(ABC):
         """
 
 
+class ReadsInParts(ABC):
+    """A source that can be read part by part, so that a load that dies goes on where it was."""
+
+    @property
+    @abstractmethod
+    def in_parts(self) -> bool:
+        """Whether its author wants that."""
+
+    @abstractmethod
+    def bounds(self, connection: ConnectionSettings | None, place: Place) -> list[str]:
+        """Where the parts begin, but for the first. Asks the system."""
+
+    @abstractmethod
+    def parted(self, bounds: Sequence[str]) -> list[SourceSettings]:
+        """A source for each part, together all rows, whatever has come since the bounds were asked for."""
+
+
 @dataclass(frozen=True)
 class Range:
     """The values of a cursor from `low` up to, not including, `high`, as text."""

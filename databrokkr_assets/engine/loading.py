@@ -35,7 +35,7 @@ def load_range(job: Job, source: Source, how: Disposition, high: str, condition:
             raise SpecError(f"the source {what}, so there is no range to fill", mend="run it", where=job.node)
         if isinstance(how, Append):
             _require_read(duck, before, high, last.cursor, job.node)
-        rows = replace(_rows(duck, job, source, _stream(job, source), None), advance=lambda scalar: None)
+        rows = replace(read_rows(duck, job, source), advance=lambda scalar: None)
         clearing = condition if isinstance(how, Append) else None
         return Staging(duck, job, before, how, clearing).run(rows)
 
@@ -63,17 +63,14 @@ def load(job: Job, source: Source, how: Disposition) -> Outcome:
     with told_plainly(job.node), job.duck() as duck:
         before = job.dataset.open()
         after = None if before is None or before.last is None or isinstance(how, Replace) else before.last.cursor
-        return Staging(duck, job, before, how).run(_rows(duck, job, source, _stream(job, source), after))
+        return Staging(duck, job, before, how).run(read_rows(duck, job, source, after))
 
 
-def _stream(job: Job, source: Source) -> Stream:
+def read_rows(duck: DuckDBPyConnection, job: Job, source: Source, after: Cursor | None = None) -> Rows:
+    """The rows of the source's one stream after the cursor, in the shape in which they are stored."""
     stream = next(iter(source.streams()), None)
     if stream is None:
         raise DataError("the source has nothing to read", mend="check what it points at", where=job.node)
-    return stream
-
-
-def _rows(duck: DuckDBPyConnection, job: Job, source: Source, stream: Stream, after: Cursor | None) -> Rows:
     if isinstance(source, ReadsAsRelation):
         read = source.relation(duck, stream, after)
         if read is not None:

@@ -33,7 +33,8 @@ Scalar = Callable[[str], Any]
 class Rows:
     """The rows of a load: a query, and what is known once it ran.
 
-    `as_given` is the select list that shows staged columns to `advance` as the source calls them.
+    `as_given` is the select list that shows staged columns to `advance` as the source calls them. `staged` stages the
+    rows where that is not done by running `query`.
     """
 
     query: str
@@ -43,6 +44,7 @@ class Rows:
     as_given: Callable[[Sequence[str]], str] = lambda names: "*"
     inputs: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    staged: Callable[[Stage], None] | None = None
 
 
 class Staging:
@@ -120,6 +122,9 @@ class Staging:
         return self._outcome(self.before, published=False, facts=rows.facts)
 
     def _write(self, rows: Rows) -> None:
+        if rows.staged is not None:
+            rows.staged(self.stage)
+            return
         try:
             self.stage.write(rows.query, ordered=isinstance(self.how, Merge))
         except duckdb.Error as error:

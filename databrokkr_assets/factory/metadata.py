@@ -30,6 +30,8 @@ def of_outcome(outcome: Outcome, pipeline: str) -> dict[str, Any]:
         facts["databrokkr/rows_deleted"] = outcome.deleted
     if outcome.discarded:
         facts["databrokkr/values_discarded"] = outcome.discarded
+    if outcome.facts.get("parts_resumed"):
+        facts["databrokkr/parts_resumed"] = outcome.facts["parts_resumed"]
     if outcome.version is not None:
         facts["databrokkr/version"] = outcome.version
     if outcome.columns:

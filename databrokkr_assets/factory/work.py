@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextvars import ContextVar
 from dataclasses import replace
 
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError
 from databrokkr_assets.core.graph import stored_inputs
-from databrokkr_assets.core.spec import Pipeline, Range, ReadsRanges, SourceSettings, Zone
+from databrokkr_assets.core.spec import (
+    ConnectionSettings,
+    Pipeline,
+    Place,
+    Range,
+    ReadsInParts,
+    ReadsRanges,
+    SourceSettings,
+    Zone,
+)
 from databrokkr_assets.engine.deleting import Deletes
 from databrokkr_assets.engine.delivering import deliver
 from databrokkr_assets.engine.job import Job, Outcome
 from databrokkr_assets.engine.loading import load, load_range
+from databrokkr_assets.engine.parts import Parts, load_in_parts
 from databrokkr_assets.engine.progress import Listener, silent
 from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.engine.transforming import transform
@@ -71,7 +82,7 @@ class Worker:
             if not isinstance(settings, ReadsRanges):
                 raise SpecError(f"{settings.type} cannot read a range again", mend="run it without a range")
             settings, condition = settings.within(self._range)
-        source = settings.open(self._project.connection(settings.connection), self._project.place)
+        connection, place = self._project.connection(settings.connection), self._project.place
         job = replace(
             self._job(node),
             max_rejects=settings.max_rejects,
@@ -80,8 +91,10 @@ class Worker:
             shape=_shape(settings),
         )
         if self._range:
-            return load_range(job, source, settings.how, self._range.high, condition)
-        return load(job, source, settings.how)
+            return load_range(job, settings.open(connection, place), settings.how, self._range.high, condition)
+        if isinstance(settings, ReadsInParts) and settings.in_parts:
+            return load_in_parts(job, _parts(settings, connection, place), settings.how)
+        return load(job, settings.open(connection, place), settings.how)
 
     def _deliver(self, node: str) -> Outcome:
         settings = self.pipeline.sinks[node]
@@ -104,6 +117,17 @@ class Worker:
             run_id=self._run_id,
             listener=LISTENER.get(),
         )
+
+
+def _parts(settings: SourceSettings, connection: ConnectionSettings | None, place: Place) -> Parts:
+    assert isinstance(settings, ReadsInParts)
+    told = settings.model_dump_json()
+    key = settings.masking_key.get_secret_value() if settings.masking_key else ""
+    return Parts(
+        hashlib.sha256(f"{told} {key}".encode()).hexdigest(),
+        lambda: settings.bounds(connection, place),
+        lambda bounds: [part.open(connection, place) for part in settings.parted(bounds)],
+    )
 
 
 def _shape(settings: SourceSettings) -> Shape:

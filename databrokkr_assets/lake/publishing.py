@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from databrokkr_assets.core.disposition import Disposition, Merge, Replace
-from databrokkr_assets.core.errors import Unavailable
+from databrokkr_assets.core.errors import DataError, Unavailable
 from databrokkr_assets.core.names import columns, literal, quoted, same
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.dataset import GONE_PREFIX, Dataset, LoadRecord, Snapshot
@@ -51,6 +51,7 @@ class Stage:
         self.files: list[StagedFile] = []
         self.schema = pa.schema([])
         self.committing = False
+        self.resumable = False
         self._takes = 0
 
     @property
@@ -82,6 +83,36 @@ class Stage:
         for file in before:
             self.dataset.store.child(file.path).delete()
 
+    def add(self, query: str) -> list[StagedFile]:
+        """Stage more rows, of the same columns. Raises DataError when they are of other types than those before."""
+        relation = self.duck.sql(query)
+        schema = types.stored_schema(self.duck, relation.columns, relation.types)
+        if self.files and not schema.equals(self.schema, check_metadata=True):
+            raise DataError(
+                "the columns have changed while the parts of the load were read",
+                mend="run it again; it then begins anew",
+                where=self.dataset.node,
+            )
+        self.schema = schema
+        stored = types.stored(relation.columns, relation.types)
+        try:
+            fresh = self._copy(f"SELECT {stored} FROM ({query})", "part", ordered=False)
+        except duckdb.Error:
+            self._remove(f"part-{self._takes}-")
+            raise
+        self.files += fresh
+        return fresh
+
+    def _remove(self, prefix: str) -> None:
+        """Remove what a take left that failed: what stands in the folder counts as rows of the load."""
+        for name in self.store.names():
+            if name.startswith(prefix):
+                self.store.child(name).delete()
+
+    def note(self, text: str) -> None:
+        """Write down how far this load has come, for a later one to go on from; see `unfinished`."""
+        self._marker.write(text)
+
     def keep(self, query: str) -> list[StagedFile]:
         """Write rows of older files, already as stored, that a merge rewrites."""
         return self._copy(query, "kept", ordered=False)
@@ -103,14 +134,15 @@ class Stage:
     def begin(self) -> None:
         """Say that this load has begun, so that its files are found if it dies."""
         self.dataset.store.make()
-        self._marker.touch()
+        self._marker.write()
 
     def discard(self) -> None:
         """Remove every trace of a load that was not published.
 
-        One that died while it committed is left to `sweep`: the log may have it, and then its files are the dataset.
+        One that died while it committed is left to `sweep`: the log may have it, and then its files are the dataset. So
+        is one that a later load can go on from.
         """
-        if not self.committing:
+        if not (self.committing or self.resumable):
             self.store.delete()
             self._marker.delete()
 
@@ -303,6 +335,15 @@ def _with_new_columns(before: Snapshot, stage: Stage) -> DeltaTable:
     if fresh:
         before.table.alter.add_columns(list(DeltaSchema.from_arrow(pa.schema(fresh)).fields))
     return before.table
+
+
+def unfinished(dataset: Dataset, number: int) -> dict[str, str]:
+    """The loads that were begun with this number and are not published: folder, and what each has noted of itself.
+
+    They may be at work still: read their files, change nothing.
+    """
+    marks = dataset.store.child(STAGING)
+    return {name: marks.child(name).read() for name in marks.names() if int(name.split("-")[1]) == number}
 
 
 def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:

@@ -97,13 +97,22 @@ class Store:
             except OSError as error:
                 raise self.access_error(error) from error
 
-    def touch(self) -> None:
-        """Write an empty file here."""
+    def write(self, text: str = "") -> None:
+        """Write a small file here."""
         files, path = self._filesystem()
         if not self.is_s3:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with files.open_output_stream(path):
-            pass
+        with files.open_output_stream(path) as out:
+            out.write(text.encode())
+
+    def read(self) -> str:
+        """The text of a small file; empty when it is not there."""
+        files, path = self._filesystem()
+        try:
+            with files.open_input_stream(path) as stream:
+                return bytes(stream.read()).decode()
+        except FileNotFoundError:
+            return ""
 
     def names(self) -> list[str]:
         """The names directly below this folder; none when it is not there."""

@@ -35,11 +35,12 @@ from databrokkr_assets.core.spec import (
 )
 from resources.base import Connector
 from resources.support import found_files
-from resources.support.chosen_store import folder_of, is_store, local_only, origin_of, place_of, store_of
+from resources.support.chosen_store import folder_of, gives, local_only, origin_of, place_of, store_of
 from resources.support.file_formats import FORMATS, FormatName, Reading, format_of, packing_of, writable
 from resources.support.file_settings import FileSettings
 from resources.support.found_files import FoundFile
-from resources.support.stores import FileStore
+from resources.support.store_folders import OpensFolders
+from resources.support.stores import FileStore, OpensStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
 
     def accepts(self, connection: str) -> bool:
         """Connections of every type that opens a store of files."""
-        return is_store(connection)
+        return gives(OpensStore, connection)
 
     def default_disposition(self) -> Disposition:
         """Append: only files that were not seen before are read."""
@@ -223,7 +224,8 @@ def _explained(error: Exception, files: list[FoundFile], parts: list[FoundFile])
     if changed := found_files.written_since(files):
         return found_files.vanished(changed)
     named = [part.key for part in parts if str(part.path) in str(error)]
-    if not (named or isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException)):
+    of_values = isinstance(error, duckdb.InvalidInputException | duckdb.ConversionException)
+    if not (named or of_values or type(error) is duckdb.Error):  # the last is what it says of a damaged Parquet file
         return None
     where = named[0] if named else f"one of {len(files)} files, {files[0].key} …"
     mend = "export the file again or move it away; nothing was loaded"
@@ -293,8 +295,8 @@ class FilesSink(SinkSettings):
     """`gzip` or `zstd`; without it the extension tells. Parquet is compressed with zstd unless told otherwise."""
 
     def accepts(self, connection: str) -> bool:
-        """Connections of every type that opens a store of files."""
-        return is_store(connection)
+        """Connections of every type that opens a store which can be written."""
+        return gives(OpensFolders, connection)
 
     @model_validator(mode="after")
     def _whole(self) -> FilesSink:
@@ -306,6 +308,8 @@ class FilesSink(SinkSettings):
         form = self.format or named
         if not form:
             raise ValueError(f'the extension of "{self.path}" tells no format; add e.g. `format: parquet`')
+        if Path(self.path).suffix.lower() in FORMATS[form].read_only:
+            raise ValueError(f'"{self.path}" can only be read; write {FORMATS[form].extensions[0]}')
         if not FORMATS[form].writes:
             raise ValueError(f"{FORMATS[form].title} can only be read; write one of {', '.join(writable())}")
         if self.disposition == "append" and named:

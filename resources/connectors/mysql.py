@@ -511,7 +511,6 @@ class MySQLLoad(Load, WritesRelation, DeletesRows):
         how, sink, held = self._how, self._sink, self._held
         given = held.last_of_each(how.keys) if isinstance(how, Merge | History) else held.query()
         gone = held.deleted()
-        held.duck.execute("SET preserve_insertion_order = false")
         with sink.server.session(local_infile=sink.server.local_infile) as session:
             rows = self._stage(session, "_databrokkr_rows", given)
             keys = self._stage(session, "_databrokkr_gone", gone) if gone else None

@@ -38,10 +38,10 @@ from databrokkr_assets.core.ports import (
     Target,
 )
 from databrokkr_assets.core.settings import Names, Settings
-from databrokkr_assets.core.spec import ConnectionSettings, Place
+from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger, pgtable
+from resources.support import ledger, pgsurvey, pgtable
 from resources.support.applying import refuse_history_columns
 from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class PostgresConnection(ConnectionSettings):
+class PostgresConnection(ConnectionSettings, ChecksAccess, ListsStreams):
     """A PostgreSQL database: `url`, or `host`, `database` and `user`."""
 
     # A mistake is shown with what was given; here that would be the password.
@@ -83,7 +83,8 @@ class PostgresConnection(ConnectionSettings):
     connect_timeout: int = Field(default=10, ge=1)
     """Seconds until a try to connect is given up."""
     retries: int = Field(default=3, ge=1)
-    """How often connecting is tried before the server counts as unavailable; three tries take about two seconds."""
+    """How often connecting, or a step that can be done over, is tried before the server counts as unavailable; three
+    tries take about two seconds."""
 
     @model_validator(mode="after")
     def _one_way(self) -> PostgresConnection:
@@ -102,6 +103,14 @@ class PostgresConnection(ConnectionSettings):
     def server(self, name: str) -> Server:
         """The database, called `name` in errors. Raises SpecError for a `url` that libpq cannot read."""
         return Server(name, self._parameters(name) | {"connect_timeout": str(self.connect_timeout)}, self.retries)
+
+    def check_access(self, name: str, place: Place) -> Iterator[Finding]:
+        """Whether the server answers, as whom, and what may be read and created."""
+        return pgsurvey.findings(self.server(name))
+
+    def list_streams(self, name: str, place: Place) -> Iterator[Stream]:
+        """The tables and views that may be read; partitions stand for nothing of their own."""
+        return pgsurvey.streams(self.server(name))
 
     def uri(self) -> str:
         """Where the database is, without user and secrets."""
@@ -245,11 +254,13 @@ class PostgresSource(Source, ReadsAsRelation):
     @cached_property
     def _described(self) -> tuple[tuple[Column, ...], tuple[str, ...]]:
         """The columns that are read, and the primary key where there is one and it is among them."""
-        with self._server.session() as session:
-            found = self._columns(session)
-            keys = self._primary_key(session)
+        found, keys = self._server.again(self._asked)
         chosen = self._chosen(found)
         return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
+
+    def _asked(self) -> tuple[list[Column], tuple[str, ...]]:
+        with self._server.session() as session:
+            return self._columns(session), self._primary_key(session)
 
     def _columns(self, session: Session) -> list[Column]:
         errors = driver().errors
@@ -262,11 +273,23 @@ class PostgresSource(Source, ReadsAsRelation):
             grant = f"GRANT SELECT ON {self._name.sql if self._name else '…'} TO {quoted(session.info.user)}"
             raise AccessError(str(error), mend=f"as its owner: {grant}", where=self._told) from error
         assert cursor.description is not None and cursor.pgresult is not None
-        as_text = self._settings.as_text
+        described, result, as_text = cursor.description, cursor.pgresult, self._settings.as_text
+        declared = self._dimensions(session)
         return [
-            Column(found.name, found.type_code, cursor.pgresult.fmod(index), found.name in as_text)
-            for index, found in enumerate(cursor.description)
+            Column(found.name, found.type_code, result.fmod(index), found.name in as_text, declared.get(found.name, 0))
+            for index, found in enumerate(described)
         ]
+
+    def _dimensions(self, session: Session) -> dict[str, int]:
+        """How many dimensions the arrays of the table were declared with."""
+        if self._name is None:
+            return {}
+        rows = session.execute(
+            "SELECT attname, attndims FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 "
+            "AND attndims > 1 AND NOT attisdropped",
+            (self._name.sql,),
+        )
+        return dict(rows.fetchall())
 
     def _no_table(self, session: Session, message: str) -> SpecError:
         missing = re.search(r'"([^"]+)" does not exist', message)

@@ -14,11 +14,11 @@ from databrokkr_assets.core.ports import Stream
 from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
 from resources.base import Connector
 from resources.support import store_folders
+from resources.support.store_folders import OpensFolders
 from resources.support.store_sftp import SftpStore
-from resources.support.stores import OpensStore
 
 
-class SftpConnection(ConnectionSettings, OpensStore, ChecksAccess, ListsStreams):
+class SftpConnection(ConnectionSettings, OpensFolders, ChecksAccess, ListsStreams):
     """A folder of an SSH server. A node `files` names it as `connection`; its `path` is within it.
 
     The server must prove who it is: by `host_key`, or by the file `known_hosts`.

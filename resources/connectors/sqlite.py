@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import duckdb
 import pyarrow as pa
@@ -57,7 +56,7 @@ from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
 from resources.support.fitting import refusals
 from resources.support.held_rows import HeldRows
-from resources.support.reject_spool import RejectSpool
+from resources.support.row_feed import Row, RowFeed, in_lists
 from resources.support.sqlite_file import (
     EXTRA,
     Column,
@@ -67,7 +66,7 @@ from resources.support.sqlite_file import (
     rowid_name,
     tables_of_file,
 )
-from resources.support.sqlite_rows import Reading, RowFeed, select_list
+from resources.support.sqlite_rows import Reading, checks
 from resources.support.sqlite_scan import has_misfits, is_misfit, scan, scannable
 from resources.support.sqlite_stage import KEYS, ROWS, fill, own_types
 from resources.support.sqlite_survey import readings
@@ -227,28 +226,26 @@ class SqliteSource(Source, ReadsAsRelation):
     def _fed(self, duck: duckdb.DuckDBPyConnection, value: str | None) -> RelationRead:
         """The rows through Python's driver."""
         found, _, rowid = self._described
-        spill = duck.execute("SELECT current_setting('temp_directory')").fetchone()
-        assert spill is not None
-        token = secrets.token_hex(4)
-        rejects = RejectSpool(Path(spill[0]) / f"rejects-{token}.parquet")
-        feed = RowFeed(partial(self._rows, value), found, rejects, numbered=rowid is not None)
-        duck.register(f"databrokkr_sqlite_{token}", feed.reader())
-        query = f"SELECT {select_list(found)} FROM databrokkr_sqlite_{token}"
-        if value is not None and self._incremental is not None:
-            at = quoted(self._incremental.column)
-            query = f"SELECT * FROM ({query}) WHERE {at} >= CAST({literal(value)} AS {self._incremental.type})"
-            query += f" OR {at} IS NULL" if self._incremental.nulls else ""
-        return RelationRead(query, rejects=lambda: iter(rejects), explain=lambda error: feed.error)
 
-    def _rows(self, value: str | None) -> Iterator[sqlite3.Cursor]:
-        """The cursor over what SQLite is asked for, within the file that is open meanwhile."""
+        def position(row: Row, number: int) -> str:
+            return f"rowid {row[-1]}" if rowid else f"row {number + 1}"
+
+        read = RowFeed(partial(self._rows, value), found, position, checks(found)).relation(duck)
+        if value is None or self._incremental is None:
+            return read
+        at = quoted(self._incremental.column)
+        query = f"SELECT * FROM ({read.query}) WHERE {at} >= CAST({literal(value)} AS {self._incremental.type})"
+        return replace(read, query=query + (f" OR {at} IS NULL" if self._incremental.nulls else ""))
+
+    def _rows(self, value: str | None) -> Iterator[list[Any]]:
+        """What SQLite is asked for."""
         found, _, rowid = self._described
         listed = [quoted(one.name) for one in found] + ([rowid] if rowid else [])
         statement = f"SELECT {', '.join(listed)} FROM {self._from}"
         if value is not None and self._incremental is not None:
             statement += f" WHERE {narrowed(self._incremental, value)}"
         with self._file.reading() as database:
-            yield database.execute(statement)
+            yield from in_lists(database.execute(statement).fetchmany)
 
     @property
     def _told(self) -> str:

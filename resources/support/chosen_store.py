@@ -10,17 +10,17 @@ from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
 from resources.support import found_files
 from resources.support.store_disk import DiskStore
-from resources.support.store_folders import FolderStore, names
+from resources.support.store_folders import OpensFolders, names
 from resources.support.stores import FileStore, OpensStore
 
 if TYPE_CHECKING:
     from resources.support.file_folders import TargetFolder
 
 
-def is_store(connection: str) -> bool:
-    """Whether connections of this type open a store."""
+def gives(ability: type[OpensStore], connection: str) -> bool:
+    """Whether connections of this type open a store, or one that can be written."""
     model = plugins.load(plugins.CONNECTORS, connection).connection
-    return model is not None and issubclass(model, OpensStore)
+    return model is not None and issubclass(model, ability)
 
 
 def store_of(connection: ConnectionSettings | None, place: Place, name: str | None) -> FileStore:
@@ -38,9 +38,9 @@ def folder_of(connection: ConnectionSettings | None, place: Place, name: str | N
 
     if connection is None:
         return DiskFolder(Path(place.resolve(path)))
-    store = store_of(connection, place, name)
-    if not isinstance(store, FolderStore):
+    if not isinstance(connection, OpensFolders):
         raise SpecError(f'the connection "{name}" can only be read', mend="write to the disk or e.g. to s3 or sftp")
+    store = connection.store(place, name or connection.type)
     return StoreFolder(store, "/".join(names(path)), place_of(connection, place, path))
 
 

@@ -72,6 +72,11 @@ class Incremental:
         return self._before(str(after["value"])) if self.lookback else str(after["value"])
 
     @property
+    def _repeats(self) -> bool:
+        """Whether rows that were seen come again, so that none needs to be told from another."""
+        return bool(self.lookback) or self.nulls
+
+    @property
     def _counts(self) -> bool:
         return _TIME.match(self.type) is None
 
@@ -99,7 +104,7 @@ class Incremental:
     def fresh(self, query: str, after: Cursor | None) -> str:
         """The rows of `query` (those from `resumes_at` on) that no load has seen, each counted."""
         value = self.resumes_at(after)
-        if after is None or value is None or self.lookback or self.nulls:
+        if after is None or value is None or self._repeats:
             return self._sorted(f"SELECT {columns(self.columns)} FROM ({query}) AS feed")
         at, here = self._value(value), quoted(self.column)
         # Materialized, because a source may be scanned once only: twice would be two snapshots.
@@ -130,6 +135,8 @@ class Incremental:
         seen: Mapping[str, int] | None = {}
         if after and not scalar(f"max({quoted(self.column)}) > {self._value(after['value'])}"):
             top, seen = after["value"], after.get("boundary")
+        if self._repeats:
+            return {"column": self.column, "value": top, "columns": list(self.columns), "boundary": None}
         fresh = self._boundary(scalar, self._value(top))
         known = None
         if seen is not None and fresh is not None:

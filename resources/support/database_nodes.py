@@ -6,28 +6,35 @@ import fnmatch
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
+import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.names import literal, quoted
-from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.settings import Names
+from databrokkr_assets.core.ports import Source, Stream
+from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import (
     ConnectionSettings,
     ExpandsToStreams,
     NodeSettings,
     Origin,
+    Place,
     Range,
+    ReadsInParts,
     ReadsRanges,
     SinkSettings,
     SourceSettings,
 )
+from databrokkr_assets.engine.duckdb import open_duck
 from resources.support.cursor import Incremental
+from resources.support.ranges import evenly
 from resources.support.tables import TableName, table_name, tables_of
 
+_NUMBER = re.compile(r"-?\d+")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -63,7 +70,16 @@ class _OfDatabase(NodeSettings):
         return Origin((name, table.schema, table.table), self.dialect, self.uri(connection))
 
 
-class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, ReadsRanges):
+class Parts(Settings):
+    """How a table is cut into parts."""
+
+    by: str
+    """A column of whole numbers, dates or timestamps that is spread evenly, best the primary key."""
+    count: int = Field(default=10, ge=2, le=10_000)
+    """How many parts."""
+
+
+class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, ReadsRanges, ReadsInParts):
     """Reads a table, a view, several of them, or the rows of a query."""
 
     connection: str
@@ -89,6 +105,10 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
     """Whether rows without a value (NULL) in the cursor come with the first load only, or with each one, which needs
     `disposition: merge` or `history`."""
 
+    parts: Parts | None = None
+    """Reads a big table part by part, so that a load that dies goes on with the parts that it has not read, within a
+    day. Each part is a snapshot of its own."""
+
     @model_validator(mode="after")
     def _one_of_three(self) -> DatabaseSourceSettings:
         if [self.table is None, self.query is None, not self.tables].count(False) != 1:
@@ -109,6 +129,8 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
             raise ValueError(f"`{again}` reads rows again; add `disposition: merge` and `keys`, which tell them")
         if self.cursor and self.cursor in self.masked:
             raise ValueError(f'the cursor "{self.cursor}" cannot be masked; choose another cursor')
+        if self.cursor and self.parts:
+            raise ValueError("with a `cursor` a load reads only what is new; `parts` are for reading everything")
         if self.cursor and self.delete_missing:
             raise ValueError("with a `cursor` most rows do not come again; use `deleted_flag`, or leave out the cursor")
         return self
@@ -182,21 +204,50 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         """The source of the rows whose cursor is in a range, and the condition that tells them."""
         if self.cursor is None:
             raise SpecError("there is no `cursor` to tell a range by", mend="name a cursor, or load everything again")
-        name = self.name()
-        # The line break ends a comment that the author's query may end with.
-        rows = self.named_in_sql(name) if name else f"({(self.query or '').rstrip().rstrip(';')}\n) AS databrokkr_rows"
-        at = self.quoted_in_sql(self.cursor)
-        low, high = literal(values.low), literal(values.high)
-        given = {
-            "query": f"SELECT * FROM {rows} WHERE {at} >= {low} AND {at} < {high}",
-            "table": None,
-            "schema_": None,
-            "cursor": None,
-            "lookback": None,
-        }
+        at, low, high = self.quoted_in_sql(self.cursor), literal(values.low), literal(values.high)
+        rows = self._queried(f"SELECT * FROM {self._rows_in_sql()} WHERE {at} >= {low} AND {at} < {high}")
         stored = quoted(self.rename.get(self.cursor, self.cursor))
         condition = f"{stored} >= {low} AND {stored} < {high}"
-        return self.model_copy(update={**given, "disposition": self.how.name}), condition
+        return rows, condition
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the author has asked for parts."""
+        return self.parts is not None
+
+    def bounds(self, connection: ConnectionSettings | None, place: Place) -> list[str]:
+        """Where the parts begin, but for the first: at even distances between the least and the greatest value."""
+        assert self.parts is not None
+        at = self.quoted_in_sql(self.parts.by)
+        ends = f"SELECT min({at}) AS low, max({at}) AS high FROM {self._rows_in_sql()}"
+        with open_duck() as duck:
+            rows = self._queried(ends).model_copy(update={"columns": (), "as_text": ()}).open(connection, place)
+            duck.register("databrokkr_ends", _first(rows))
+            return evenly(duck, "databrokkr_ends", self.parts.count)
+
+    def parted(self, bounds: Sequence[str]) -> list[SourceSettings]:
+        """The rows below the first bound with those that have no value, those between two, and those from the last."""
+        assert self.parts is not None
+        # A number stays one: compared with a text, MySQL would take both for doubles.
+        limits = [one if _NUMBER.fullmatch(one) else literal(one) for one in bounds]
+        at = self.quoted_in_sql(self.parts.by)
+        if not limits:
+            return [self.model_copy(update={"parts": None})]
+        between = [f"{at} >= {low} AND {at} < {high}" for low, high in pairwise(limits)]
+        conditions = [f"{at} < {limits[0]} OR {at} IS NULL", *between, f"{at} >= {limits[-1]}"]
+        return [self._queried(f"SELECT * FROM {self._rows_in_sql()} WHERE {one}") for one in conditions]
+
+    def _rows_in_sql(self) -> str:
+        """What is read, as it stands behind FROM."""
+        name = self.name()
+        # The line break ends a comment that the author's query may end with.
+        query = (self.query or "").rstrip().rstrip(";")
+        return self.named_in_sql(name) if name else f"({query}\n) AS databrokkr_rows"
+
+    def _queried(self, query: str) -> DatabaseSourceSettings:
+        """This source, reading the rows of a query in place of its own."""
+        others = {"table": None, "schema_": None, "cursor": None, "lookback": None, "parts": None}
+        return self.model_copy(update={**others, "query": query, "disposition": self.how.name})
 
     @classmethod
     def quoted_in_sql(cls, name: str) -> str:
@@ -230,6 +281,12 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         if given.get("disposition") in ("merge", "history") and not given.get("keys"):
             given["keys"] = keys
         return type(self).model_validate(given)
+
+
+def _first(source: Source) -> pa.Table:
+    """The one row of a source."""
+    stream = next(iter(source.streams()))
+    return pa.Table.from_batches([batch.records for batch in source.read(stream, None)])
 
 
 def _fits(table: TableName, pattern: TableName) -> bool:

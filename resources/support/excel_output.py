@@ -43,8 +43,8 @@ class _Exact(float):
 def write(writing: Writing) -> int:
     """Write a workbook whose first row names the columns.
 
-    Types that Excel lacks are written as text, as in CSV; an empty text is an empty cell. Raises DataError for more rows,
-    columns or characters than Excel takes, and for a number, date or time that it would change.
+    Types that Excel lacks are written as text, as in CSV; an empty text is an empty cell. Raises DataError for more
+    rows, columns or characters than Excel takes, and for a number, date or time that it would change.
     """
     try:
         from xlsxwriter import Workbook
@@ -135,9 +135,8 @@ def _number(value: int | float | Decimal, name: str) -> _Exact:
 
 
 def _moment(value: date | datetime | time, name: str) -> date | datetime | time:
-    if not isinstance(value, date) or isinstance(value, datetime):
-        if value.microsecond % 1000:
-            raise _refusal(f'the column "{name}" holds {value}; Excel keeps milliseconds')
+    if isinstance(value, datetime | time) and value.microsecond % 1000:
+        raise _refusal(f'the column "{name}" holds {value}; Excel keeps milliseconds')
     day = value.date() if isinstance(value, datetime) else value
     if isinstance(day, date) and day < _FIRST_DAY:
         raise _refusal(f'the column "{name}" holds {value}; Excel keeps dates from {_FIRST_DAY} on')

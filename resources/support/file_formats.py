@@ -93,6 +93,8 @@ class Format:
     """The first is the one that written files get; none where only `format:` can tell."""
     reads: str
     writes: str | None = None
+    read_only: tuple[str, ...] = ()
+    """More extensions, of kin that cannot be written."""
     is_text: bool = False
     """Whether a file without bytes is one that nothing was written into yet, rather than a broken one."""
     packs_itself: bool = False
@@ -113,11 +115,17 @@ class Format:
 FORMATS: dict[FormatName, Format] = {
     "csv": Format("CSV", (".csv", ".tsv"), "csv_files:read", "file_output:write_csv", is_text=True),
     "jsonl": Format("JSON lines", (".jsonl", ".ndjson"), "json_files:read", "file_output:write_jsonl", is_text=True),
+    "json": Format("JSON", (".json",), "json_files:read_documents", "file_output:write_json", is_text=True),
     "parquet": Format("Parquet", (".parquet",), "parquet_files:read", "file_output:write_parquet", packs_itself=True),
     "avro": Format("Avro", (".avro",), "avro_files:read", "avro_files:write", packs_itself=True),
     "orc": Format("ORC", (".orc",), "orc_files:read", "orc_files:write", packs_itself=True),
     "arrow": Format(
-        "Arrow", (".arrow", ".feather", ".ipc", ".arrows"), "arrow_files:read", "arrow_files:write", packs_itself=True
+        "Arrow",
+        (".arrow", ".feather", ".ipc"),
+        "arrow_files:read",
+        "arrow_files:write",
+        read_only=(".arrows",),
+        packs_itself=True,
     ),
     "excel": Format(
         "Excel",
@@ -161,5 +169,5 @@ def writable() -> list[str]:
 
 
 _BY_EXTENSION: dict[str, FormatName] = {
-    extension: name for name, form in FORMATS.items() for extension in form.extensions
+    extension: name for name, form in FORMATS.items() for extension in (*form.extensions, *form.read_only)
 }

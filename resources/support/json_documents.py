@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +71,13 @@ class Document:
                 out.write(b"\n")
         return walk.deepest <= DEEPEST + len(self.keys) + 1
 
+    def is_deep(self) -> bool:
+        """Whether a record is nested too deep to be read."""
+        walk = _Walk(self)
+        for _ in walk.pieces():
+            pass
+        return walk.deepest > DEEPEST + len(self.keys) + 1
+
     def lines(self, wrong: str) -> Iterator[Line]:
         """Each record as it stands in the file, line ends included, with the number of the line that it begins in.
 
@@ -93,6 +101,21 @@ class Document:
             line = 1 + sum(stream.read(min(CHUNK, at - done)).count(b"\n") for done in range(0, at, CHUNK))
         mend = "export the file again, or move it away; nothing was loaded"
         return DataError(f"is not a whole JSON document: {what}", where=Where(Path(self.name), line), mend=mend)
+
+
+def has_lines(path: Path) -> bool:
+    """Whether the file, in UTF-8, is of JSON lines: its first line that is not empty is an object, so is the next."""
+    with open(path, "rb") as stream:
+        first, second = islice(chain(filter(None, map(bytes.strip, _some_lines(stream))), (b"", b"")), 2)
+    try:
+        return second.startswith(b"{") and isinstance(json.loads(first.lstrip(b"\xef\xbb\xbf")), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _some_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    while line := stream.readline(CHUNK):
+        yield line
 
 
 class _Held:

@@ -1,4 +1,6 @@
-"""Files of JSON lines as a DuckDB query.
+"""Files of JSON lines, and of JSON documents, as a DuckDB query.
+
+Documents are taken apart into lines first; see `json_documents`.
 
 Two scans: the first finds the structure of every object, because DuckDB's own reader drops a field that first appears
 late, makes dates of texts, and doubles of whole numbers beyond 64 bits; the second reads with the columns it was told.
@@ -20,32 +22,48 @@ from databrokkr_assets.core.ports import Reject, RelationRead
 from resources.support.csv_types import holds
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
+from resources.support.json_documents import DEEPEST, Document, has_lines
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
-from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type
+from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type, struct_paths
 from resources.support.json_types import holds_parts, is_nested
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_encodings import encoding_of, is_utf8
-from resources.support.text_lines import LIMIT, lines
+from resources.support.text_encodings import encoding_of, is_utf8, wrong_bytes
+from resources.support.text_lines import LIMIT, Line, lines
 from resources.support.work_folder import WorkFolder
 
 _FILE = "__databrokkr_file"
 _ROWS_AT_ONCE = 10_000
+_OPENED = "(2 * strlen(json) - strlen(replace(json::VARCHAR, '[', '')) - strlen(replace(json::VARCHAR, '{', '')))"
 
 
 def read(reading: Reading) -> RelationRead | None:
     """The objects of files of JSON lines; see `JsonLoad.relation`."""
+    return _relation(reading, None)
+
+
+def read_documents(reading: Reading) -> RelationRead | None:
+    """The records of JSON documents; see `JsonLoad.relation`."""
+    path = reading.settings.records
+    return _relation(reading, tuple(path.split(".")) if path else ())
+
+
+def _relation(reading: Reading, keys: tuple[str, ...] | None) -> RelationRead | None:
     given = reading.settings
-    options = JsonOptions(given.encoding, reading.packing, given.columns)
+    options = JsonOptions(given.encoding, reading.packing, given.columns, keys)
     return JsonLoad(reading.duck, options, reading.work).relation(reading.files)
 
 
 @dataclass(frozen=True)
 class JsonOptions:
-    """How the author says the files are written; `columns` holds types as DuckDB prints them."""
+    """How the author says the files are written; `columns` holds types as DuckDB prints them.
+
+    `keys` lead to the records of a document; `None` for JSON lines.
+    """
 
     encoding: str
     packing: str | None
     columns: Mapping[str, str]
+    keys: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,15 @@ class JsonFile:
     file: FoundFile
     plain: Path
     path: Path
+    encoding: str
+    document: Document | None = None
     salvaged: SalvagedLines | None = None
+
+    def lines(self) -> Iterator[Line]:
+        """The lines of the file, or the records of the document, as they came."""
+        if self.document:
+            return self.document.lines(wrong_bytes(self.plain, self.encoding))
+        return lines(self.plain, self.encoding)
 
 
 @dataclass
@@ -65,9 +91,16 @@ class _Survey:
     fields: dict[str, Structure] = field(default_factory=dict)
     long: set[str] = field(default_factory=set)
     broken: bool = False
+    deep: bool = False
 
-    def add(self, structure: Structure, keys: int, long: bool) -> None:
-        """Take in the objects of one structure, which have `keys` fields each."""
+    def add(self, structure: str | None, keys: int, long: bool) -> None:
+        """Take in the objects of one structure, which have `keys` fields each; `None` for one that may be deep."""
+        if structure is None:
+            self.deep = True
+        else:
+            self._add(parsed(structure), keys, long)
+
+    def _add(self, structure: Structure, keys: int, long: bool) -> None:
         if not isinstance(structure, dict) or keys != len(structure):
             self.broken = True  # no object, or one with a field twice
             return
@@ -77,7 +110,7 @@ class _Survey:
 
 
 class JsonLoad:
-    """The files of JSON lines of one load."""
+    """The files of JSON lines, or of documents, of one load."""
 
     def __init__(self, duck: duckdb.DuckDBPyConnection, options: JsonOptions, work: WorkFolder) -> None:
         self._duck, self._options, self._work = duck, options, work
@@ -108,18 +141,25 @@ class JsonLoad:
 
     def _part(self, file: FoundFile) -> JsonFile:
         plain = self._work.plain(file, self._options.packing)
-        encoding_of(plain, file.key, self._options.encoding)
-        part = JsonFile(file, plain, plain)
-        if is_utf8(self._options.encoding):
-            return part
-        path, clean = self._work.transcoded(plain, self._options.encoding, ".jsonl")
-        return replace(part, path=path) if clean else self._salvage(part)
+        encoding = encoding_of(plain, file.key, self._options.encoding)
+        part, clean = JsonFile(file, plain, plain, encoding), True
+        if not is_utf8(encoding):
+            path, clean = self._work.transcoded(plain, encoding, ".jsonl")
+            part = replace(part, path=path)
+        keys = self._options.keys
+        if keys is not None and (keys or not has_lines(part.path)):
+            document = Document(part.path, file.key, keys)
+            into = self._work.new(".jsonl")
+            with self._work.writing(into) as out:
+                clean = document.split(out) and clean
+            part = replace(part, path=into, document=document)
+        return part if clean else self._salvage(part)
 
-    def _salvage(self, part: JsonFile) -> JsonFile:
+    def _salvage(self, part: JsonFile, *, within: bool = False) -> JsonFile:
         into = self._work.new(".jsonl")
         with self._work.writing(into) as out:
-            sorter = JsonSalvage(self._duck, part.file.key, self._exact)
-            salvaged = sorter.run(lines(part.plain, self._options.encoding), into, out)
+            sorter = JsonSalvage(self._duck, part.file.key, self._exact, within=within)
+            salvaged = sorter.run(part.lines(), into, out)
         return replace(part, path=into, salvaged=salvaged)
 
     # --- the first scan ---
@@ -137,29 +177,60 @@ class JsonLoad:
             if parts[0].salvaged:
                 raise
             return self._survey([self._salvage(parts[0])])
-        return list(zip(parts, surveys, strict=True))
+        return [self._looked_into(part, survey) for part, survey in zip(parts, surveys, strict=True)]
 
-    def _scan(self, parts: list[JsonFile]) -> list[_Survey]:
+    def _looked_into(self, part: JsonFile, survey: _Survey) -> tuple[JsonFile, _Survey]:
+        """The file without objects that are nested too deep: DuckDB falls over them."""
+        if not survey.deep:
+            return part, survey
+        if not part.salvaged and Document(part.path, part.file.key).is_deep():
+            part = self._salvage(part)
+        return part, self._scan([part], guarded=False)[0]
+
+    def _scan(self, parts: list[JsonFile], *, guarded: bool = True) -> list[_Survey]:
+        deep = f"strlen(json) > {2 * DEEPEST} AND {_OPENED} > {DEEPEST}" if guarded else "false"
         found = {str(part.path): _Survey() for part in parts}
         rows = self._duck.execute(f"""
-            SELECT {_FILE}, json_structure(json)::VARCHAR AS structure, len(json_keys(json)) AS keys,
-                bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
-            FROM read_json_objects({_list(parts)}, format='newline_delimited', filename={literal(_FILE)},
-                maximum_object_size={LIMIT}, hive_partitioning=false)
+            SELECT {_FILE}, CASE WHEN {deep} THEN NULL ELSE json_structure(json)::VARCHAR END AS structure,
+                len(json_keys(json)) AS keys, bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
+            FROM {_objects(parts)}
             GROUP BY ALL ORDER BY count(*) DESC, structure""")
         while some := rows.fetchmany(_ROWS_AT_ONCE):
             for path, structure, keys, long in some:
-                found[path].add(parsed(structure), keys, long)
+                found[path].add(structure, keys, long)
         return list(found.values())
 
     def _fitting(self, surveyed: list[tuple[JsonFile, _Survey]]) -> list[tuple[JsonFile, _Survey]]:
         """The files, salvaged where a line cannot stay or a declared number is longer than DuckDB would read it."""
         misfits = self._misfitting([part for part, _ in surveyed if not part.salvaged])
+        doubled = self._doubled(surveyed)
         fitting = []
         for part, survey in surveyed:
+            within = str(part.path) in doubled
             mend = survey.broken or survey.long & self._exact or str(part.path) in misfits
-            fitting += self._survey([self._salvage(part)]) if mend and not part.salvaged else [(part, survey)]
+            if within or (mend and not part.salvaged):
+                fitting += self._survey([self._salvage(part, within=within)])
+            else:
+                fitting.append((part, survey))
         return fitting
+
+    def _doubled(self, surveyed: list[tuple[JsonFile, _Survey]]) -> set[str]:
+        """The files in which an object within an object has a field twice, of which a STRUCT would keep one."""
+        paths: set[str] = set()
+        for _, survey in surveyed:
+            for name, below in survey.fields.items():
+                paths.update(struct_paths({name: below}, "$"))
+        paths.discard("$")
+        if not paths:
+            return set()
+        single = [literal(path) for path in sorted(paths) if "*" not in path]
+        several = [literal(path) for path in sorted(paths) if "*" in path]
+        keys = [f"json_keys(json, [{', '.join(single)}])"] if single else []
+        keys += [f"json_keys(json, {path})" for path in several]
+        tests = (f"len(list_filter({found}, lambda k: len(k) > len(list_distinct(k)))) > 0" for found in keys)
+        parts = [part for part, _ in surveyed]
+        found = self._duck.execute(f"SELECT DISTINCT {_FILE} FROM {_objects(parts)} WHERE {' OR '.join(tests)}")
+        return {row[0] for row in found.fetchall()}
 
     def _misfitting(self, parts: list[JsonFile]) -> set[str]:
         if not parts or not any(True for _ in self._holds()):
@@ -231,16 +302,24 @@ class JsonLoad:
             f"SELECT {LINE}, concat_ws('; ', {reasons}) FROM {self._declared([part], f'{LINE}: BIGINT')} "
             f"WHERE NOT ({self._all_hold()}) ORDER BY 1"
         )
-        texts = lines(part.plain, self._options.encoding)
+        texts = enumerate(part.lines())
         while row := found.fetchone():
-            text = next(line.text for line in texts if line.number == row[0])
-            spool.add(Reject(row[1], "json.type", f"{part.file.key}:{row[0]}", text.removesuffix("\r")))
+            line = next(line for place, line in texts if place == row[0])
+            spool.add(Reject(row[1], "json.type", f"{part.file.key}:{line.number}", line.text.removesuffix("\r")))
         spool.close()
         return spool
 
 
 def _list(parts: Iterable[JsonFile]) -> str:
     return f"[{', '.join(literal(str(part.path)) for part in parts)}]"
+
+
+def _objects(parts: Iterable[JsonFile]) -> str:
+    """SQL: the objects of the files as texts, in the column `json`."""
+    return (
+        f"read_json_objects({_list(parts)}, format='newline_delimited', filename={literal(_FILE)}, "
+        f"maximum_object_size={LIMIT}, hive_partitioning=false)"
+    )
 
 
 def _reader(parts: Iterable[JsonFile], columns: Iterable[str]) -> str:
@@ -308,9 +387,9 @@ def _refuse_no_object(rejects: list[RejectSpool]) -> None:
     first = next(chain.from_iterable(rejects), None)
     if first is None:
         return
-    array = first.payload.lstrip().startswith("[")
+    array = "; this is an array" if first.payload.lstrip().startswith("[") else ""
     raise DataError(
         f"no line is a JSON object; the first one: {first.reason}",
         where=first.position,
-        mend="write one object a line" + ("; this is an array: jq -c '.[]' takes it apart" if array else ""),
+        mend=f"write one object a line{array}; documents of other forms are read with `format: json`",
     )

@@ -1,4 +1,4 @@
-"""Takes the whole objects out of a file of JSON lines that has others too, and names the lines that it leaves."""
+"""Takes the whole objects out of a file that has others too, and names the lines of those that it leaves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from databrokkr_assets.core.ports import Reject
+from resources.support.json_documents import DEEPEST
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import LIMIT, Line, repaired
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 LINE = "__databrokkr_line"
-"""The field that a salvaged object has first: the number of its line."""
+"""The field that a salvaged object has first: how many lines or records stand before it."""
 
 LONG_NUMBER = "[0-9][0-9.]{15}|[0-9][eE][+]?[0-9]{3}"
 """Finds the digits of a number that a double may not hold."""
 
 _KINDS = {"ARRAY": "an array", "VARCHAR": "a text", "BOOLEAN": "a boolean", "NULL": "null"}
+_RULES = {"longer": "json.length", "nested": "json.depth"}
+_FLAT = str.maketrans("\r\n", "  ")
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _LINES_AT_ONCE = 5_000
 _CHARACTERS_AT_ONCE = 1 << 23
 
@@ -42,24 +46,28 @@ class JsonSalvage:
     """Sorts the lines of one file. What a whole object is, DuckDB says, so that it can read what is left.
 
     `exact` names the fields whose long numbers are kept as texts: DuckDB reads every number with a point as a double.
+    `within` tells that an object within an object may have a field twice.
     """
 
-    def __init__(self, duck: DuckDBPyConnection, name: str, exact: Collection[str]) -> None:
-        self._duck, self._name, self._exact = duck, name, exact
+    def __init__(self, duck: DuckDBPyConnection, name: str, exact: Collection[str], *, within: bool) -> None:
+        self._duck, self._name, self._exact, self._within = duck, name, exact, within
 
     def run(self, lines: Iterator[Line], into: Path, out: IO[bytes]) -> SalvagedLines:
         """Write the good lines to `out`, the file at `into`, in bounded memory."""
         salvaged = SalvagedLines(into, RejectSpool(into.with_suffix(".rejects")))
+        before = 0
         while held := _some(lines):
-            for line, reject in zip(held, self._judged(held), strict=True):
+            for place, (line, reject) in enumerate(zip(held, self._judged(held), strict=True), before):
                 if reject:
                     salvaged.rejects.add(reject)
                 elif line.text.strip():
-                    out.write(self._numbered(line).encode())
+                    out.write(self._numbered(line, place).encode())
+            before += len(held)
         salvaged.rejects.close()
         return salvaged
 
     def _judged(self, lines: list[Line]) -> Iterable[Reject | None]:
+        lines = [line if line.problem else line._replace(problem=_problem(line.text)) for line in lines]
         texts = pa.table({"text": ["" if line.problem else line.text for line in lines]})
         objects = self._duck.from_arrow(texts).query(
             "texts",
@@ -71,26 +79,25 @@ class JsonSalvage:
             yield self._reject(line, *found) if line.problem or line.text.strip() else None
 
     def _reject(self, line: Line, valid: bool, kind: str, twice: bool | None) -> Reject | None:
-        if not line.problem and len(line.text) * 4 > LIMIT and len(line.text.encode()) > LIMIT - 100:
-            line = line._replace(problem=f"longer than {LIMIT:,} bytes")
         if line.problem:
-            rule = "json.length" if line.problem.startswith("longer") else "json.encoding"
-            return self._named(line, rule, line.problem)
+            return self._named(line, _RULES.get(line.problem.partition(" ")[0], "json.encoding"), line.problem)
         if not valid:
             return self._named(line, "json.syntax", _why(line.text))
         if kind != "OBJECT":
             return self._named(line, "json.object", f"the line is no object but {_KINDS.get(kind, 'a number')}")
-        return self._named(line, "json.duplicate", "the object has a field twice") if twice else None
+        if twice or (self._within and _has_twice(line.text)):
+            return self._named(line, "json.duplicate", "the object has a field twice")
+        return None
 
     def _named(self, line: Line, rule: str, reason: str) -> Reject:
         return Reject(reason, rule, f"{self._name}:{line.number}", repaired(line.text.removesuffix("\r")))
 
-    def _numbered(self, line: Line) -> str:
-        text = line.text.strip()
+    def _numbered(self, line: Line, place: int) -> str:
+        text = line.text.strip().translate(_FLAT)
         if self._exact and re.search(LONG_NUMBER, text):
             text = _with_exact_texts(text, self._exact)
         rest = text[1:].lstrip()
-        return f'{{"{LINE}":{line.number}{"" if rest.startswith("}") else ","}{rest}\n'
+        return f'{{"{LINE}":{place}{"" if rest.startswith("}") else ","}{rest}\n'
 
 
 def _some(lines: Iterator[Line]) -> list[Line]:
@@ -102,6 +109,33 @@ def _some(lines: Iterator[Line]) -> list[Line]:
         if size >= _CHARACTERS_AT_ONCE:
             break
     return held
+
+
+def _problem(text: str) -> str | None:
+    if len(text) * 4 > LIMIT and len(text.encode()) > LIMIT - 100:
+        return f"longer than {LIMIT:,} bytes"
+    return f"nested more than {DEEPEST} deep" if _is_deep(text) else None
+
+
+def _is_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = deepest = 0
+    for found in _BRACKETS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest > DEEPEST
+
+
+def _has_twice(text: str) -> bool:
+    """Whether any object in the text, which is JSON, has a field twice."""
+    found: list[bool] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        found.append(len(pairs) > len({name for name, _ in pairs}))
+
+    json.loads(text, object_pairs_hook=look)
+    return any(found)
 
 
 def _why(text: str) -> str:

@@ -7,6 +7,7 @@ object of them. Structures of all objects merge into one, so a field that first 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from databrokkr_assets.core.names import quoted
@@ -15,6 +16,7 @@ Structure = str | list[Any] | dict[str, Any]
 
 _INTEGERS = {"UBIGINT", "HUGEINT", "BIGINT"}
 _MOST_FIELDS = 200
+_MOST_LEVELS = 20
 
 
 def parsed(text: str) -> Structure:
@@ -52,16 +54,37 @@ def _is_struct(fields: dict[str, Any]) -> bool:
     return len(fields) <= _MOST_FIELDS and len({name.casefold() for name in fields}) == len(fields)
 
 
-def sql_type(structure: Structure, *, as_json: str) -> str:
-    """The DuckDB type of a structure; `as_json` is the type for what has no single type."""
+def _becomes_struct(structure: dict[str, Any], depth: int) -> bool:
+    return bool(structure) and _is_struct(structure) and "" not in structure and depth < _MOST_LEVELS
+
+
+def sql_type(structure: Structure, *, as_json: str, depth: int = 0) -> str:
+    """The DuckDB type of a structure; `as_json` is the type for what has no single type, or is nested deep."""
     if isinstance(structure, dict):
-        if not structure or not _is_struct(structure) or "" in structure:
+        if not _becomes_struct(structure, depth):
             return as_json
-        fields = (f"{quoted(name)} {sql_type(below, as_json=as_json)}" for name, below in structure.items())
-        return f"STRUCT({', '.join(fields)})"
+        parts = {name: sql_type(below, as_json=as_json, depth=depth + 1) for name, below in structure.items()}
+        return f"STRUCT({', '.join(f'{quoted(name)} {kind}' for name, kind in parts.items())})"
     if isinstance(structure, list):
-        return f"{sql_type(structure[0], as_json=as_json)}[]"
+        if depth >= _MOST_LEVELS:
+            return as_json
+        return f"{sql_type(structure[0], as_json=as_json, depth=depth + 1)}[]"
     return {"NULL": "VARCHAR", "JSON": as_json}.get(structure, structure)
+
+
+def struct_paths(structure: Structure, path: str, depth: int = 0) -> Iterator[str]:
+    """The JSON paths of all that becomes a STRUCT, in which a field that stands twice would be lost."""
+    if isinstance(structure, dict) and _becomes_struct(structure, depth):
+        yield path
+        for name, below in structure.items():
+            yield from struct_paths(below, f"{path}.{_path_step(name)}", depth + 1)
+    elif isinstance(structure, list):
+        yield from struct_paths(structure[0], f"{path}[*]", depth + 1)
+
+
+def _path_step(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def has_numbers(structure: Structure) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading
-from resources.support.parquet_files import relation_of
+from resources.support.parquet_files import relation_of, with_casts
 
 
 def stored_relation(reading: Reading, function: str) -> RelationRead:
@@ -24,10 +21,4 @@ def stored_relation(reading: Reading, function: str) -> RelationRead:
         paths[file.key] = target = reading.work.new(".parquet")
         source = reading.plain(file).absolute()
         casts.update(reading.child.call(function, file.key, source=str(source), target=str(target)))
-    read = relation_of(reading.duck, paths)
-    return replace(read, query=_with_casts(read.query, casts)) if casts else read
-
-
-def _with_casts(query: str, casts: Mapping[str, str]) -> str:
-    values = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in casts.items())
-    return f"SELECT * REPLACE ({values}) FROM ({query})"
+    return with_casts(relation_of(reading.duck, paths), casts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -11,11 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from databrokkr_assets.core.errors import DataError, Where
-from databrokkr_assets.core.names import literal
+from databrokkr_assets.core.names import literal, quoted
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading
-from resources.support.found_files import FoundFile
-from resources.support.work_folder import WorkFolder
 
 _WIDENS = (
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
@@ -25,25 +24,39 @@ _WIDENS = (
 
 
 def read(reading: Reading) -> RelationRead:
-    """The rows of Parquet files; see `parquet_relation`."""
-    return parquet_relation(reading.duck, reading.files, reading.settings.compression, reading.work)
+    """The rows of Parquet files as a query, in the order of the files; a column that a file lacks is NULL there.
 
-
-def parquet_relation(
-    duck: duckdb.DuckDBPyConnection, files: Sequence[FoundFile], packing: str | None, work: WorkFolder
-) -> RelationRead:
-    """The rows of the files as a query, in the order of the files; a column that a file lacks is NULL there.
-
-    Raises DataError for a file that is not a whole Parquet file, and for a column whose types do not fit together.
+    The child looks at each file first. Raises DataError for a file that is not a whole Parquet file, and for a column
+    whose types do not fit together.
     """
-    return relation_of(duck, {file.key: work.plain(file, packing) for file in files})
+    paths: dict[str, Path] = {}
+    casts: dict[str, str] = {}
+    for file in reading.files:
+        path = reading.plain(file)
+        source, most = str(path.absolute()), reading.settings.limits.unpacked_mb * 1_000_000
+        if reading.child.call("parquet_check:look", file.key, source=source, most=most):
+            path = reading.work.new(".parquet")
+            casts |= reading.child.call("parquet_check:store_file", file.key, source=source, target=str(path))
+        paths[file.key] = path
+    return with_casts(relation_of(reading.duck, paths), casts)
+
+
+def with_casts(read: RelationRead, casts: Mapping[str, str]) -> RelationRead:
+    """The rows with these columns, which are texts in the files, in other types."""
+    if not casts:
+        return read
+    values = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in casts.items())
+    return replace(read, query=f"SELECT * REPLACE ({values}) FROM ({read.query})")
 
 
 def relation_of(duck: duckdb.DuckDBPyConnection, paths: Mapping[str, Path]) -> RelationRead:
-    """The same for Parquet files that stand at paths, by the keys that errors name."""
+    """The rows of Parquet files that were looked at, which stand at paths by the keys that errors name.
+
+    Raises DataError for a column whose types do not fit together.
+    """
     schemas: dict[pa.Schema, str] = {}
     for key, path in paths.items():
-        schemas.setdefault(_schema(path, key).remove_metadata(), key)
+        schemas.setdefault(pq.read_schema(path).remove_metadata(), key)
     if len(schemas) > 1:
         _refuse_mixtures({key: (_types(duck, paths[key]), schema) for schema, key in schemas.items()})
     return RelationRead(f"SELECT * FROM {_reader(list(paths.values()), by_name=len(schemas) > 1)}")
@@ -52,18 +65,6 @@ def relation_of(duck: duckdb.DuckDBPyConnection, paths: Mapping[str, Path]) -> R
 def _reader(paths: Sequence[Path], *, by_name: bool = False) -> str:
     listed = ", ".join(literal(str(path)) for path in paths)
     return f"read_parquet([{listed}], union_by_name={by_name}, hive_partitioning=false)"
-
-
-def _schema(path: Path, key: str) -> pa.Schema:
-    """The schema out of the footer, which a truncated file has lost."""
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"is not a whole Parquet file: {str(error).splitlines()[0]}",
-            where=Where(Path(key)),
-            mend="export it again or move it away; nothing was loaded",
-        ) from error
 
 
 def _types(duck: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:

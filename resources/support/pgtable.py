@@ -148,7 +148,7 @@ def refuse_bent(session: Session, table: TableName, stage: TableName, pairs: Seq
             continue
         try:
             rows = session.execute(f"SELECT count(*), min({name}::text) FROM {stage.sql} WHERE {condition}")
-        except psycopg.DataError as error:
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise _unfit(table, pair, str(error).splitlines()[0]) from error
         except psycopg.errors.CannotCoerce as error:
             raise SpecError(

@@ -49,18 +49,19 @@ _MARK = re.compile(r'"(?P<value>[^"]*?) ?\[\[databrokkr (?P<column>\d+)\]\]', re
 class Column:
     """A column as the server describes it: `oid` and `modifier` are its type's, domains resolved.
 
-    `as_text` asks for the server's text whatever the type.
+    `as_text` asks for the server's text whatever the type. `dimensions` are those that an array was declared with.
     """
 
     name: str
     oid: int
     modifier: int = -1
     as_text: bool = False
+    dimensions: int = 0
 
     @property
     def own(self) -> str:
         """The DuckDB type in which the column arrives."""
-        if self.as_text:
+        if self.as_text or self.dimensions > 1:
             return "VARCHAR"
         if self.oid == _NUMERIC:
             precision = self._precision()

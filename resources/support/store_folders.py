@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Unavailable
 from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.spec import Finding
+from databrokkr_assets.core.spec import Finding, Place
 from resources.support.file_formats import is_known
 from resources.support.found_files import FoundFile
-from resources.support.stores import FileStore, TakesFiles
+from resources.support.stores import FileStore, OpensStore, TakesFiles
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ class FolderStore(FileStore, TakesFiles):
                     yield from self._matching(child.key, rest)
                 elif isinstance(child, FoundFile) and not rest:
                     yield child
+
+
+class OpensFolders(OpensStore):
+    """A connection whose store has folders and can be written."""
+
+    @abstractmethod
+    def store(self, place: Place, name: str) -> FolderStore:
+        """The store; cheap, nothing is asked yet. `name` is what errors call the connection."""
 
 
 def names(path: str) -> list[str]:

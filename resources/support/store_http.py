@@ -19,7 +19,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable
 from resources.support.found_files import FoundFile, vanished
 from resources.support.retry import retried
-from resources.support.stores import PIECE, Broken, FileStore, is_broken
+from resources.support.stores import Broken, FileStore, is_broken
 
 if TYPE_CHECKING:
     import httpx
@@ -96,7 +96,7 @@ class HttpStore(FileStore):
 
     def _read_through(self, key: str, url: str, answer: httpx.Response) -> FoundFile:
         digest, size = hashlib.sha256(), 0
-        for piece in answer.iter_raw(PIECE):
+        for piece in answer.iter_raw():
             size += len(piece)
             if size > self.most_bytes:
                 raise self._too_large(key)
@@ -113,7 +113,7 @@ class HttpStore(FileStore):
                 raise vanished([file])  # the whole file comes: it is another one now
             if not _is_hash(file) and _version(answer) != file.version:
                 raise vanished([file])
-            yield from answer.iter_raw(PIECE)
+            yield from answer.iter_raw()
 
     @contextmanager
     def _answer(self, url: str, method: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -156,6 +156,10 @@ class HttpStore(FileStore):
             yield
         except httpx.TimeoutException as error:
             raise Broken(f"{what}: it took too long", mend="check the network; try later") from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SpecError(
+                f"{what}: it is no URL: {error}", mend="check the URL, and where it redirects to"
+            ) from error
         except (httpx.TransportError, httpx.StreamError) as error:
             if isinstance(_root(error), ssl.SSLCertVerificationError):
                 mend = "check the name in the URL, or name the authority's certificate as `ca_file`"

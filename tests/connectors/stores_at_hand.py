@@ -18,8 +18,7 @@ from resources.connectors.azure_blob import AzureBlobConnection
 from resources.connectors.ftp import FtpConnection
 from resources.connectors.s3 import S3Connection
 from resources.connectors.sftp import SftpConnection
-from resources.support.store_folders import FolderStore
-from resources.support.stores import OpensStore
+from resources.support.store_folders import FolderStore, OpensFolders
 from tests import services, store_services
 
 PLACE = Place(Path("/nowhere"))
@@ -39,10 +38,8 @@ class AtHand:
     def store(self, **other: Any) -> FolderStore:
         """The store, or one with other settings."""
         connection = self.changed(**other)
-        assert isinstance(connection, OpensStore)
-        store = connection.store(PLACE, NAME)
-        assert isinstance(store, FolderStore)
-        return store
+        assert isinstance(connection, OpensFolders)
+        return connection.store(PLACE, NAME)
 
     def changed(self, **other: Any) -> ConnectionSettings:
         """The connection with other settings."""

@@ -175,7 +175,8 @@ def test_round_trips(rows: list[Any], form: str, as_batches: bool) -> None:
                 opened.write_relation(duck, "FROM given")  # type: ignore[attr-defined]
             assert opened.commit().rows == len(rows)
         types = {"a": "VARCHAR", "n": "BIGINT", "f": "DOUBLE", "d": "DECIMAL(38,5)"}
-        found = read(path, columns={} if form == "parquet" else types, delimiter=",")
+        told: dict[str, Any] = {"parquet": {}, "jsonl": {"columns": types}, "csv": {"columns": types, "delimiter": ","}}
+        found = read(path, **told[form])
     assert (found.rows, found.rejects) == (rows, [])
 
 

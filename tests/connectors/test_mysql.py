@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +40,15 @@ from resources.registry import connector
 from resources.support import mysql_server
 from tests.connectors.carrying import NODE, Row, batched, in_order, job, mark, one_duck, staged, values, written
 from tests.services import MariaDB
+from tests.services import mariadb as mariadb_server
 
 PLACE = Place(Path("/nowhere"))
 
 
 def connection(url: str, **more: Any) -> MySQLConnection:
-    return MySQLConnection.model_validate({"type": "mysql", "url": url, **more})
+    # To offer encryption, which the server has not, would cost a twentieth of a second for each session.
+    plain = {} if "ssl_mode" in url else {"ssl_mode": "disabled"}
+    return MySQLConnection.model_validate({"type": "mysql", "url": url, **plain, **more})
 
 
 def source(url: str, **more: Any) -> MySQLSource:
@@ -64,7 +68,10 @@ def session(url: str) -> Iterator[Any]:
     where = {"host": parts.hostname, "port": parts.port, "database": unquote(parts.path[1:]), "autocommit": True}
     login = {"user": unquote(parts.username or ""), "password": unquote(parts.password or "")}
     mode = "SET sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00'"
-    with pymysql.connect(**where, **login, init_command=mode) as connected, connected.cursor() as cursor:
+    with (
+        pymysql.connect(**where, **login, init_command=mode, ssl_disabled=True) as connected,
+        connected.cursor() as cursor,
+    ):
         yield cursor
 
 
@@ -196,7 +203,7 @@ def test_no_value_changes_from_table_to_dataset_to_table(
 
 
 def test_a_table_made_by_us_holds_the_same_values(mydatabase: str, tmp_path: Path) -> None:
-    make_typed(mydatabase, EXACT)
+    make_typed(mydatabase, {kind: texts for kind, texts in EXACT.items() if kind != "bit(1)"})
     load(job(tmp_path), source(mydatabase, table="typed"), Replace())
     deliver(job(tmp_path), sink(mydatabase), Append())
     assert staged(source(mydatabase, table="target"))[0] == staged(source(mydatabase, table="typed"))[0]
@@ -219,9 +226,7 @@ ODD = [
 ]
 
 
-def test_a_value_beyond_the_type_is_an_error_that_names_it_and_never_another_value(
-    mydatabase: str, tmp_path: Path
-) -> None:
+def test_a_value_beyond_the_type_is_an_error_that_names_it_and_never_another_value(mydatabase: str) -> None:
     for number, (kind, value) in enumerate(ODD):
         table = f"t{number}"
         run(mydatabase, f"CREATE TABLE {table} (id int, odd {kind})", f"INSERT INTO {table} VALUES (1, '{value}')")
@@ -231,12 +236,17 @@ def test_a_value_beyond_the_type_is_an_error_that_names_it_and_never_another_val
         with pytest.raises(DataError, match='"odd" holds'):
             batched(source(mydatabase, table=table))
         assert staged(source(mydatabase, table=table, as_text="odd"))[0] == [("1", value)]
-        if not kind.startswith("time("):
-            load(job(tmp_path, table), source(mydatabase, table=table, as_text="odd"), Replace())
-            run(mydatabase, f"CREATE TABLE back{number} LIKE {table}")
-            if value != "2024-02-30":
-                deliver(job(tmp_path, table), sink(mydatabase, f"back{number}"), Append())
-                assert plain(mydatabase, f"SELECT * FROM back{number}") == plain(mydatabase, f"SELECT * FROM {table}")
+
+
+def test_values_beyond_go_back_as_text_into_their_own_types(mydatabase: str) -> None:
+    odd = [(kind, value) for kind, value in ODD if value != "2024-02-30"]
+    listed = ", ".join(f"c{number} {kind} NULL" for number, (kind, _) in enumerate(odd))
+    run(mydatabase, f"CREATE TABLE target ({listed})")
+    texts = ", ".join(f"'{value}' AS c{number}" for number, (_, value) in enumerate(odd))
+    written(sink(mydatabase), f"SELECT {texts}", Append(), mark(1))
+    assert staged(source(mydatabase, table="target", as_text=[f"c{number}" for number in range(len(odd))]))[0] == [
+        tuple(value for _, value in odd)
+    ]
 
 
 def test_dates_that_are_no_day_become_null_where_asked_for(mydatabase: str) -> None:
@@ -383,7 +393,7 @@ def test_the_external_tables_are_named_without_asking_the_network() -> None:
 
 @pytest.mark.parametrize("table", [True, False], ids=["relation", "batches"])
 def test_reading_a_big_table_takes_little_memory(mydatabase: str, tmp_path: Path, table: bool) -> None:
-    count = 1_000_000 if table else 200_000
+    count = 600_000 if table else 100_000
     run(
         mydatabase,
         "CREATE TABLE big (id bigint, note varchar(64) character set ascii)",
@@ -404,7 +414,7 @@ status = Path("/proc/self/status").read_text()
 print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout.splitlines()[-1]) < 400
+    assert int(done.stdout.splitlines()[-1]) < 350
 
 
 # ------------------------------------------------------------------------------------------ only what is new
@@ -917,14 +927,48 @@ def test_a_password_of_any_characters_works_by_every_way(mydatabase: str, mariad
     run(mydatabase, "DROP USER odd")
 
 
-def test_encryption_is_asked_for_and_certificates_are_verified(mydatabase: str, tmp_path: Path) -> None:
-    wanted = connection(f"{mydatabase}?ssl_mode=required", retries=1)
-    query = MySQLSourceSettings(type="mysql", connection="shop", query="SELECT 1 AS one")
-    with pytest.raises(AccessError) as raised:
-        batched(query.open(wanted, PLACE))
-    assert "SSL" in raised.value.what
-    with one_duck() as duck, pytest.raises(AccessError):
-        wanted.server("shop").attach(duck)
+def certificates(folder: Path) -> None:
+    """An authority, and the certificate of a server called localhost that it signed."""
+    key = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
+    for command in (
+        [*key, "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"],
+        [*key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"],
+        ["openssl", "x509", "-req", "-in", "server.csr", *signing, "-days", "2", "-out", "server.pem"],
+    ):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+@pytest.mark.usefixtures("mariadb")  # which skips where there is none
+def test_encryption_is_asked_for_and_certificates_are_verified(mydatabase: str) -> None:
+    query = MySQLSourceSettings(type="mysql", connection="shop", query="SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    asked = MySQLSourceSettings(type="mysql", connection="shop", query="SELECT 1 AS one")
+
+    def ways(url: str) -> list[Any]:
+        opened = connection(url, retries=1)
+        return [lambda: batched(asked.open(opened, PLACE)), lambda: opened.server("shop").attach(duck)]
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as made, one_duck() as duck:
+        folder = Path(made)
+        folder.chmod(0o755)
+        certificates(folder)
+        files = {"ssl_cert": f"{made}/server.pem", "ssl_key": f"{made}/server.key", "ssl_ca": f"{made}/ca.pem"}
+        with mariadb_server(**files) as server:
+            url = server.url().replace(server.host, "localhost")
+            for right in ("required", f"verify_ca&ssl_ca={made}/ca.pem", f"verify_identity&ssl_ca={made}/ca.pem"):
+                for attempt in ways(f"{url}?ssl_mode={right}"):
+                    attempt()
+                with connection(f"{url}?ssl_mode={right}").server("shop").session() as encrypted:
+                    assert mysql_server.rows(encrypted, query.query or "")[0][1]
+            other = f"{server.url()}?ssl_mode=verify_identity&ssl_ca={made}/ca.pem"
+            stranger = f"{url}?ssl_mode=verify_ca&ssl_ca=/etc/ssl/certs/ca-certificates.crt"
+            for wrong in (f"{mydatabase}?ssl_mode=required", other, stranger):
+                for attempt in ways(wrong):
+                    with pytest.raises(AccessError) as raised:
+                        attempt()
+                    assert "SSL" in raised.value.mend
 
 
 def test_a_server_that_is_down_is_tried_again(
@@ -1068,7 +1112,8 @@ def test_streams_are_listed_with_columns_keys_and_rows(mydatabase: str) -> None:
     assert orders.schema is not None
     assert orders.schema.equals(next(source(mydatabase, table="orders").streams()).schema)
     assert found["named"].kind == "view"
-    given = MySQLSourceSettings(type="mysql", connection="shop", tables=["o*"], exclude=["other"])
+    several: dict[str, Any] = {"tables": ["o*"], "exclude": ["other"]}
+    given = MySQLSourceSettings(type="mysql", connection="shop", **several)
     parts = given.expanded(list(found.values()))
     assert [part.open(connection(mydatabase), PLACE).__class__ for part in parts.values()] == [MySQLSource]
     assert list(parts) == ["orders"]

@@ -99,7 +99,7 @@ def relation(given: SqliteSource) -> tuple[list[Row], list[tuple[str, str, str]]
 def is_scanned(given: SqliteSource) -> bool:
     """Whether the rows come through DuckDB's scanner."""
     with one_duck() as duck:
-        return "FROM databrokkr_sqlite_" in given.relation(duck, next(given.streams()), None).query and bool(
+        return "databrokkr_sqlite_" in given.relation(duck, next(given.streams()), None).query and bool(
             duck.execute("SELECT 1 FROM duckdb_databases() WHERE type = 'sqlite'").fetchone()
         )
 
@@ -199,7 +199,9 @@ def test_a_value_that_is_not_of_the_declared_type_is_set_aside(path: Path, decla
 
 
 def test_rejects_tell_the_value_and_a_load_goes_on(path: Path, tmp_path: Path) -> None:
-    run(path, "CREATE TABLE t (id INT, what TEXT, raw BLOB)", "INSERT INTO t VALUES (1, 'a', NULL), ('x', 'b', x'00FF')")
+    run(
+        path, "CREATE TABLE t (id INT, what TEXT, raw BLOB)", "INSERT INTO t VALUES (1, 'a', NULL), ('x', 'b', x'00FF')"
+    )
     outcome = load(job(tmp_path), source(path, table="t"), Replace())
     assert (outcome.rows_out, outcome.quarantined) == (1, 1)
     assert outcome.reasons == (("type.id", '"id" is declared INT and holds a text', 1),)
@@ -227,7 +229,14 @@ def test_columns_without_a_telling_type_are_what_their_values_are(path: Path) ->
     )
     stream = next(source(path, table="t").streams())
     assert stream.schema is not None
-    assert [str(kind) for kind in stream.schema.types] == ["int64", "double", "string", "double", "binary", *["string"] * 2]
+    assert [str(kind) for kind in stream.schema.types] == [
+        "int64",
+        "double",
+        "string",
+        "double",
+        "binary",
+        *["string"] * 2,
+    ]
     assert [row[-1] for row in relation(source(path, table="t"))[0]] == ["1", "x"]
     query = "SELECT count(*) AS n, sum(a) AS s, max(c) AS m, CAST(1 AS INTEGER) AS i FROM t"
     assert relation(source(path, query=query))[0] == [("2", "3", "x", "1")]
@@ -264,7 +273,10 @@ def test_the_scanner_is_used_where_it_changes_nothing(path: Path) -> None:
     )
     assert is_scanned(source(path, table="t"))
     scanned = relation(source(path, table="t"))
-    assert scanned == ([("1", "0.1", "ü", "\\x00", "1.10", "true", "2024-01-01", "2024-01-01 10:00:00.5", "7.0", "abcdefgh")], [])
+    assert scanned == (
+        [("1", "0.1", "ü", "\\x00", "1.10", "true", "2024-01-01", "2024-01-01 10:00:00.5", "7.0", "abcdefgh")],
+        [],
+    )
     assert relation(source(path, query="SELECT * FROM t")) == scanned
     run(path, "INSERT INTO t (day) VALUES ('2024-01-01 10:00:00')")
     assert not is_scanned(source(path, table="t"))
@@ -316,13 +328,14 @@ def test_a_stream_tells_columns_and_primary_key(path: Path) -> None:
 
 
 def test_odd_names_are_found_and_kept(path: Path, either: str) -> None:
-    run(path, 'CREATE TABLE "my ""t" ("select" INT, "ü🎉 ""x""" TEXT)', "INSERT INTO \"my \"\"t\" VALUES (1, 'z')")
+    run(path, 'CREATE TABLE "my ""t" ("select" INT, "ü🎉 ""x""" TEXT)', 'INSERT INTO "my ""t" VALUES (1, \'z\')')
     given: dict[str, Any] = {"schema": "main", "table": 'my "t', "cursor": 'ü🎉 "x"'}
     rows, cursor = staged(source(path, **given))
     assert rows == [("1", "z")]
     assert staged(source(path, **given), cursor)[0] == []
     query = 'SELECT * FROM (VALUES (1, \'z\')) AS v("select", "ü🎉 ""x""")'
-    for version, how in enumerate((Replace(), Merge(("select",)), History(("select",)))):
+    dispositions: list[Disposition] = [Replace(), Merge(("select",)), History(("select",))]
+    for version, how in enumerate(dispositions):
         written(sink(path, schema="main", table=f'new "{version}'), query, how, mark(1), node=str(how))
         assert shown(path, f'SELECT "select", "ü🎉 ""x""" FROM "new ""{version}"') == [(1, "z")]
 
@@ -343,7 +356,11 @@ def test_a_query_reads_as_it_is_written(path: Path) -> None:
         ("TEXT", ["'a'", "'b'"], ["'b'", "'c'"]),
         ("DATE", ["'2024-01-01'", "'2024-01-02'"], ["'2024-01-02'", "'2024-1-3'"]),
         ("DATETIME", ["'2024-01-02 10:00:00'"], ["'2024-01-02T10:00:00'", "'2024-01-02T10:00:01'"]),
-        ("TIMESTAMPTZ", ["'2024-01-02 01:00:00+02:00'"], ["'2024-01-01 23:00:00+00:00'", "'2024-01-01 20:00:00-05:00'"]),
+        (
+            "TIMESTAMPTZ",
+            ["'2024-01-02 01:00:00+02:00'"],
+            ["'2024-01-01 23:00:00+00:00'", "'2024-01-01 20:00:00-05:00'"],
+        ),
         ("DECIMAL(10,2)", ["1.1", "1.2"], ["1.2", "'1.30'"]),
     ],
 )
@@ -394,7 +411,8 @@ def test_a_table_is_read_in_one_snapshot_while_others_write(path: Path) -> None:
 
 
 def _many(rows: int) -> str:
-    return f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO t SELECT i, 0 FROM n"
+    numbers = f"SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}"
+    return f"WITH RECURSIVE n(i) AS ({numbers}) INSERT INTO t SELECT i, 0 FROM n"
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -576,7 +594,9 @@ def test_a_null_in_a_key_is_an_error(path: Path) -> None:
 
 
 def test_nested_values_are_written_as_json(path: Path, either: str) -> None:
-    written(sink(path), "SELECT [1, NULL] AS l, {'a': 'x'} AS s, MAP {'k': 1} AS m, 'a'::ENUM('a') AS e", Append(), mark(1))
+    written(
+        sink(path), "SELECT [1, NULL] AS l, {'a': 'x'} AS s, MAP {'k': 1} AS m, 'a'::ENUM('a') AS e", Append(), mark(1)
+    )
     assert shown(path) == [("[1,null]", '{"a":"x"}', '{"k":1}', "a")]
     assert relation(source(path, table="target"))[0] == [("[1,null]", '{"a":"x"}', '{"k":1}', "a")]
 
@@ -672,7 +692,13 @@ def test_a_table_or_column_that_is_not_there_is_suggested(path: Path) -> None:
     with pytest.raises(SpecError) as raised:
         next(source(path, table="orders", columns="amuont").streams())
     assert raised.value.mend == 'did you mean "amount"?'
-    for query in ("SELECT amuont FROM orders", "SELEKT 1", "SELECT * FROM (", "DELETE FROM orders", "SELECT 1; SELECT 2"):
+    for query in (
+        "SELECT amuont FROM orders",
+        "SELEKT 1",
+        "SELECT * FROM (",
+        "DELETE FROM orders",
+        "SELECT 1; SELECT 2",
+    ):
         with pytest.raises(SpecError):
             next(source(path, query=query).streams())
     with pytest.raises(ValueError, match="one schema"):
@@ -699,8 +725,13 @@ def test_a_connection_tells_what_it_reaches(path: Path) -> None:
 
 
 def test_tables_of_a_pattern_become_sources_with_their_keys(path: Path) -> None:
-    run(path, "CREATE TABLE sales_a (id INTEGER PRIMARY KEY)", "CREATE TABLE sales_b (x INT)", "CREATE TABLE other (y INT)")
-    given = SqliteSourceSettings(type="sqlite", connection="shop", tables="sales_*", disposition="replace")
+    run(
+        path,
+        "CREATE TABLE sales_a (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE sales_b (x INT)",
+        "CREATE TABLE other (y INT)",
+    )
+    given = SqliteSourceSettings(type="sqlite", connection="shop", tables={"sales_*": {}}, disposition="replace")
     known = list(connection(path).list_streams("shop", Place(path.parent)))
     found = given.expanded(known)
     assert sorted(found) == ["sales_a", "sales_b"]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -113,7 +113,7 @@ class Bench:
     def able(self, ability: Callable[..., Ability]) -> Ability:
         """The case, which has this ability. (A class that is abstract is no `type[Ability]` to mypy.)"""
         assert isinstance(ability, type) and isinstance(self.case, ability)
-        return self.case
+        return cast(Ability, self.case)
 
     # ----- settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
+from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.ports import Delivery
 from tests import services
 
 from .case import (
@@ -216,6 +218,7 @@ class PostgresCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeRead
 class DuckDBCase(DatabaseCase, CanBeReadOnly, RunsFull):
     title = "DuckDB"
     connector = "duckdb"
+    dispositions = (Append, Replace, Merge, History)
     place = "?"
     kinds: ClassVar = {
         "bool": "BOOLEAN",
@@ -288,6 +291,7 @@ class DuckDBCase(DatabaseCase, CanBeReadOnly, RunsFull):
 class ParquetFilesCase(Case, ReadsArrivals, HoldsTypes, CanBeReadOnly, RunsFull):
     title = "files: Parquet on a disk"
     connector = "files"
+    delivery = Delivery.AT_LEAST_ONCE
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -299,7 +303,7 @@ class ParquetFilesCase(Case, ReadsArrivals, HoldsTypes, CanBeReadOnly, RunsFull)
         yield cls(folder / "files")
 
     def source(self, table: str) -> Settings:
-        return {"path": str(self._of(table) / "*.parquet")}
+        return {"path": f"{glob.escape(str(self._of(table)))}/*.parquet"}
 
     def sink(self, table: str, how: Disposition) -> Settings:
         folder = self._of(table)

@@ -240,7 +240,7 @@ def _read_until_down(source: Source, bench: Bench) -> int:
             batches = source.read(stream, None)
             rows = int(next(batches).records.num_rows)
             bench.able(Stops).stop()
-            return rows + sum(batch.records.num_rows for batch in batches)
+            return rows + sum(int(batch.records.num_rows) for batch in batches)
         bench.able(Stops).stop()
         try:
             found = duck.execute(f"SELECT count(*) FROM ({relation.fresh(relation.query)})").fetchone()

@@ -156,4 +156,5 @@ def _told(value: Any) -> Any:
 def _number(value: Decimal) -> str:
     if not value.is_finite():
         return str(value).lower().replace("infinity", "inf")
-    return format(value.normalize(_EXACT), "f")
+    # A negative zero is the same number, and DuckDB stores both as one.
+    return format(value.normalize(_EXACT) if value else Decimal(0), "f")

@@ -6,10 +6,11 @@ Settings: `port`, `folder`, `user`, `password`, `rights` (pyftpdlib's letters), 
 
 import json
 import sys
+from typing import Any
 
-from pyftpdlib import handlers
-from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.servers import FTPServer
+from pyftpdlib import handlers  # type: ignore[import-untyped]
+from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
+from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
 
 
 def main(settings: dict[str, str]) -> None:
@@ -17,7 +18,7 @@ def main(settings: dict[str, str]) -> None:
     authorizer = DummyAuthorizer()
     authorizer.add_user(settings["user"], settings["password"], settings["folder"], perm=settings["rights"])
     secure = "certificate" in settings
-    handler = type("Handler", (handlers.TLS_FTPHandler if secure else handlers.FTPHandler,), {})
+    handler: Any = type("Handler", (handlers.TLS_FTPHandler if secure else handlers.FTPHandler,), {})
     if secure:
         handler.certfile, handler.keyfile = settings["certificate"], settings["key"]
         handler.tls_control_required = handler.tls_data_required = True
