@@ -182,7 +182,7 @@ def _connector_row(found: Connector) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _by_files(found: Connector, ability: type[OpensStore]) -> str:
+def _by_files(found: Connector, ability: type) -> str:
     """What a connector without a source or sink of its own is for."""
     return "by [files](files.md)" if found.connection and issubclass(found.connection, ability) else ""
 

@@ -31,7 +31,7 @@ def load(group: str, name: str) -> Any:
         raise SpecError(f'there is no {word} "{name}"', mend=did_you_mean(name, _group(group)))
     try:
         return point.load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise SpecError(
             f'the {word} "{name}" cannot be loaded: {error}',
             mend=f"install what its package {point.dist.name if point.dist else point.value} needs",

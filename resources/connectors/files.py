@@ -192,7 +192,7 @@ class FilesReader(Source, ReadsAsRelation):
             if not parts:
                 return None
             form = _one_format(self._settings, parts)
-            self._settings.refuse_foreign_keys(form)
+            self._settings.refuse_misfits(form)
             read = FORMATS[form].reader()(Reading(duck, parts, self._settings, work, child, first=first))
         return read and replace(read, explain=lambda error: _explained(error, files, parts))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resources.support.file_folders import TargetFolder
 
 
-def gives(ability: type[OpensStore], connection: str) -> bool:
+def gives(ability: type, connection: str) -> bool:
     """Whether connections of this type open a store, or one that can be written."""
     model = plugins.load(plugins.CONNECTORS, connection).connection
     return model is not None and issubclass(model, ability)

@@ -191,17 +191,24 @@ class FileSettings(Settings):
     @model_validator(mode="after")
     def _keys_fit_the_format(self) -> FileSettings:
         form = self.format or format_of(Path(self.path[0]))
-        if form:
-            for key, of in self._foreign_keys(form):
-                what = f"`{key}` is for {_titles(of)}, and {self.path[0]} is {FORMATS[form].title}"
-                raise ValueError(f"{what}; remove `{key}`")
+        for what, mend in self._misfits(form) if form else ():
+            raise ValueError(f"{what}; {mend}")
         return self
 
-    def refuse_foreign_keys(self, form: FormatName) -> None:
-        """Raises SpecError for a key that files of this format do not have, once the files tell their format."""
+    def refuse_misfits(self, form: FormatName) -> None:
+        """Raises SpecError for a key that files of this format do not have or lack, once they tell their format."""
+        for what, mend in self._misfits(form):
+            raise SpecError(what, mend=mend)
+
+    def _misfits(self, form: FormatName) -> Iterator[tuple[str, str]]:
+        """What is wrong with the keys for files of this format, and how to mend it."""
         for key, of in self._foreign_keys(form):
-            what = f"`{key}` is for {_titles(of)}, and the files are {FORMATS[form].title}"
-            raise SpecError(what, mend=f"remove `{key}`")
+            yield f"`{key}` is for {_titles(of)}, and the files are {FORMATS[form].title}", f"remove `{key}`"
+        if form == "xml" and self.xml is None:
+            yield "XML does not say which elements are rows", "add e.g. `xml: {row: orders/order}`"
+        if form == "fixed_width" and self.fixed_width is None:
+            mend = "add `fixed_width: {columns: {name: [first character, number of characters], …}}`"
+            yield "a file of fixed width does not say where its columns stand", mend
 
     def _foreign_keys(self, form: FormatName) -> Iterator[tuple[str, Of]]:
         """The keys that ask for something and are not for files of this format."""

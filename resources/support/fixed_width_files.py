@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.ports import Reject, RelationRead
 from resources.support.file_formats import Reading
 from resources.support.file_settings import FixedWidth
@@ -21,14 +20,9 @@ RULE = "fixed_width"
 
 
 def read(reading: Reading) -> RelationRead | None:
-    """The rows of the files; a column of blanks is NULL, and empty lines are no rows.
-
-    Raises SpecError without `fixed_width`, which says where the columns stand.
-    """
+    """The rows of the files; a column of blanks is NULL, and empty lines are no rows."""
     layout = reading.settings.fixed_width
-    if layout is None:
-        mend = "add `fixed_width: {columns: {name: [first character, number of characters], …}}`"
-        raise SpecError("files of fixed width do not say where their columns stand", mend=mend)
+    assert layout, "the settings have been checked"
     tables = [_table(reading, file, layout) for file in reading.files]
     return TypedTexts(reading, tables, RULE).relation()
 

@@ -177,7 +177,7 @@ def uri(path: str) -> str:
 
 def fixed(path: str) -> str:
     """The part of a glob that names a folder; the whole of a path that is no glob."""
-    return _fixed(path).as_posix() if glob.has_magic(path) else path
+    return "/".join(_fixed(path).parts) if glob.has_magic(path) else path
 
 
 def _fixed(path: str) -> Path:

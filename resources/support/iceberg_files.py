@@ -28,6 +28,8 @@ _BEYOND = {
 }
 """Values of DuckDB's types that Iceberg's have not; other readers would see another value."""
 
+_NO_VALUE = "has an infinite time, or 24:00:00, which Iceberg cannot hold"
+
 
 @dataclass(frozen=True)
 class Files:
@@ -63,8 +65,7 @@ class Files:
         fields = [field for field in self.schema.fields if field.name.casefold() in known]
         places = {field.name: Place(field.name, sql_type(field.field_type), field.required) for field in fields}
         beyond = [
-            f"{refused_value(name, _BEYOND[place.type].format(quoted(name)), f'has values that no {place.type} of Iceberg is')}"
-            f" AS {quoted(name)}"
+            f"{refused_value(name, _BEYOND[place.type].format(quoted(name)), _NO_VALUE)} AS {quoted(name)}"
             for name, place in places.items()
             if place.type in _BEYOND
         ]

@@ -24,7 +24,6 @@ from resources.support.opened_store import let_in
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
-    from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table, Transaction
 
     from resources.support.iceberg_files import Files
@@ -142,7 +141,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         return Receipt(self._staged_rows, self._table.name, facts={"files": len(added), "bytes": size})
 
     def _commit(self, transaction: Transaction) -> None:
-        """Commit. Whatever happens from here on, files may be the table's until the catalog has said that they are not."""
+        """Commit; from here on the files may be the table's, unless the catalog says that they are not."""
         from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
 
         self._committed = True
@@ -211,7 +210,8 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
             return
         if self._files is not None:
             self._files.folder.delete()
-        properties = transaction._table.io.properties
+        io = transaction._table.io  # of a table that is only about to be made, nothing else tells
+        properties = io.properties
         above = metadata.properties.get("write.data.path", f"{metadata.location.rstrip('/')}/data")
         folder = store_of(f"{above}/{self._folder}", properties)
         let_in(self._rows.duck, store_of(metadata.location, properties))
@@ -219,7 +219,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         self._files = Files(
             self._rows.duck,
             metadata,
-            transaction._table.io,
+            io,
             folder,
             f"{above}/{self._folder}",
             self._layout.target_bytes,

@@ -6,9 +6,9 @@ Source: the Iceberg specification, "Primitive Types" and "Partition Transforms".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from duckdb.sqltypes import DuckDBPyType
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -44,9 +44,6 @@ from pyiceberg.types import (
 
 from databrokkr_assets.core.errors import SpecError, did_you_mean
 from databrokkr_assets.core.names import quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _TO_ICEBERG: Mapping[str, IcebergType] = {
     "boolean": BooleanType(),
@@ -158,7 +155,13 @@ _BY_NAME: Mapping[str, Callable[[], Transform[Any, Any]]] = {
     "day": DayTransform,
     "hour": HourTransform,
 }
-_IDENTITIES = {IntegerType: int, LongType: int, StringType: str, BooleanType: "true".__eq__, DateType: int}
+_IDENTITIES: Mapping[type[IcebergType], Callable[[str], Any]] = {
+    IntegerType: int,
+    LongType: int,
+    StringType: str,
+    BooleanType: "true".__eq__,
+    DateType: int,
+}
 _WORD = re.compile(r"(?:(\w+)\()?(.+?)\)?")
 
 
@@ -177,7 +180,8 @@ def partitions(spec: PartitionSpec, schema: Schema, url: str) -> list[Partition]
 
 def _partition(field: PartitionField, schema: Schema, url: str) -> Partition:
     column = schema.find_field(field.source_id)
-    name, kind = quoted(column.name), type(column.field_type)
+    name = quoted(column.name)
+    kind: type[IcebergType] = type(column.field_type)
     sql = _TRANSFORMS.get(type(field.transform))
     identity = isinstance(field.transform, IdentityTransform)
     if sql is None or (identity and kind not in _IDENTITIES):

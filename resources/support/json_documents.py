@@ -229,7 +229,8 @@ class _Walk:
         self._leave(cuts, len(data))
         goes_on = bool(self._record) and not last
         if goes_on and (cuts.begins[-1] or len(cuts.begins) > 1):
-            self._begun_at = self._offset + cuts.begins[-1]
+            begun = data[cuts.begins[-1] :]
+            self._begun_at = self._offset + len(data) - len(begun.lstrip())
         self._offset += len(data)
         return Piece(data, cuts.begins, cuts.ends, goes_on)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from databrokkr_assets.core.errors import DataError, SpecError
+from databrokkr_assets.core.errors import DataError
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
@@ -23,11 +23,10 @@ RULE = "xml"
 def read(reading: Reading) -> RelationRead | None:
     """The rows of the documents; an element without text and an attribute without a value are NULL.
 
-    Raises SpecError without `xml`, DataError for a document that is broken or declares entities.
+    Raises DataError for a document that is broken or declares entities.
     """
     layout = reading.settings.xml
-    if layout is None:
-        raise SpecError("XML files do not say which elements are rows", mend="add e.g. `xml: {row: orders/order}`")
+    assert layout, "the settings have been checked"
     given = {"row": layout.row, "namespaces": dict(layout.namespaces)}
     sources = {file: str(reading.plain(file).absolute()) for file in reading.files}
     found = [reading.child.call("xml_rows:survey", file.key, source=path, **given) for file, path in sources.items()]

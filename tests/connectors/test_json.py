@@ -261,7 +261,8 @@ read(folder / f"small.{name}")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = read(folder / f"big.{name}")
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(len(found.rows), found.rejects[0].position.split(":")[1], found.rejects[0].rule, len(found.rejects), grown // 1024)
+first = found.rejects[0]
+print(len(found.rows), first.position.split(":")[1], first.rule, len(found.rejects), grown // 1024)
 """
 
 
