@@ -16,7 +16,7 @@ from tests.contract.recording import Recorder
 Service = TypeVar("Service")
 
 # What a shell may hold and no test may see: variables of ours, Dagster, Great Expectations, AWS and libpq.
-FOREIGN = ("DATABROKKR_", "DAGSTER_", "GX_", "AWS_", "PG")
+FOREIGN = ("DATABROKKR_", "DAGSTER_", "GX_", "AWS_", "AZURE_", "GOOGLE_", "PG")
 OWN = {
     "DAGSTER_DISABLE_TELEMETRY": "1",
     "DAGSTER_DG_UPDATE_CHECK_ENABLED": "0",

@@ -112,7 +112,7 @@ def azure() -> Iterator[Azure]:
         command += ["--blobPort", str(port), "--skipApiVersionCheck", "--silent"]
         daemon = Daemon(services._child("KILL", [*command, "--inMemoryPersistence"]), folder)
         try:
-            daemon.start(lambda: _listens(port))
+            daemon.start(lambda: listens(port))
             yield Azure(f"http://{HOST}:{port}/{account}", account, key, daemon)
         finally:
             daemon.stop(signal.SIGKILL)  # it would wait for its clients to leave
@@ -165,7 +165,7 @@ def sftp() -> Iterator[Sftp]:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         daemon = Daemon(services._child("TERM", [str(program), "-D", "-e", "-f", f"{folder}/config"]), folder)
         try:
-            daemon.start(lambda: _listens(port) and _listens(readonly))
+            daemon.start(lambda: listens(port) and listens(readonly))
             user = pwd.getpwuid(os.geteuid()).pw_name
             key = (folder / "client").read_text()
             yield Sftp(port, files, str(files), user, keys["host"], key, None, readonly, daemon)
@@ -300,13 +300,14 @@ def _python(script: str, folder: Path, settings: Mapping[str, str], port: int) -
     command = ["env", f"PYTHONPATH={os.pathsep.join(sys.path)}", sys.executable, "-W", "ignore", path]
     daemon = Daemon(services._child("KILL", [*command, json.dumps(settings)]), folder)
     try:
-        daemon.start(lambda: _listens(port))
+        daemon.start(lambda: listens(port))
         yield daemon
     finally:
         daemon.stop(signal.SIGTERM)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether a server of this machine takes connections."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0

@@ -109,7 +109,8 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
             and not _is_blank(self, file)
         ]
         marks = {file.key: found_files.mark_of(file, "mtime") for file in arrived}
-        return Arrivals([str(file.path) for file in arrived], found_files.advanced(marks, after))
+        paths = [file.key if connection else str(file.path) for file in arrived]
+        return Arrivals(paths, found_files.advanced(marks, after))
 
 
 class FilesReader(Source, ReadsAsRelation):
@@ -312,6 +313,12 @@ class FilesSink(SinkSettings):
             raise ValueError(f'"{self.path}" can only be read; write {FORMATS[form].extensions[0]}')
         if not FORMATS[form].writes:
             raise ValueError(f"{FORMATS[form].title} can only be read; write one of {', '.join(writable())}")
+        packing = packing_of(Path(self.path))
+        if packing and FORMATS[form].packs_itself:
+            what = f"{FORMATS[form].title} is packed within; leave out {Path(self.path).suffix}"
+            raise ValueError(f"{what}, and say `compression: {packing}` if you like")
+        if packing not in (None, "gzip", "zstd"):
+            raise ValueError(f"files packed by {packing} can only be read; write .gz or .zst")
         if self.disposition == "append" and named:
             raise ValueError(f'append writes one file a load; give a folder as `path` in place of "{self.path}"')
         if self.disposition != "append" and not Path(self.path).suffix:

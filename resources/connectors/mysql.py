@@ -45,14 +45,14 @@ from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Origin, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger, mysql_survey, mysql_table
+from resources.support import ledger, mysql_applying, mysql_survey, mysql_table
 from resources.support.applying import refuse_history_columns
 from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
 from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
 from resources.support.held_rows import HeldRows
 from resources.support.mysql_ledger import Ledger
-from resources.support.mysql_server import EXTRA, Server, SslMode, described, driver, streamed, ticked
+from resources.support.mysql_server import EXTRA, Server, SslMode, described, driver, refuse_name, streamed, ticked
 from resources.support.mysql_stage import Stage, sql
 from resources.support.mysql_types import Column, Wire, bad_value, by_name, wire
 from resources.support.tables import TableName
@@ -189,7 +189,10 @@ def _placed(table: TableName, database: str) -> TableName:
             f"nothing says in which database {table.table} is",
             mend=f"write `table: <database>.{table.table}`, or set `database` in the connection",
         )
-    return TableName(table.schema or database, table.table)
+    placed = TableName(table.schema or database, table.table)
+    refuse_name(placed.schema)
+    refuse_name(placed.table)
+    return placed
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -528,7 +531,8 @@ class MySQLLoad(Load, WritesRelation, DeletesRows):
         present = mysql_table.existing(session, sink.table)
         found = duck.sql(query)
         wires = [self._wire(one, own, present) for one, own in zip(found.columns, found.types, strict=True)]
-        stage = Stage(session, TableName(sink.table.schema, name), wires, by_pipe=sink.server.local_infile)
+        place = TableName(sink.table.schema, name)
+        stage = Stage(session, place, wires, sink.table, by_pipe=sink.server.local_infile)
         stage.add(duck, query)
         return stage
 
@@ -550,13 +554,13 @@ class MySQLLoad(Load, WritesRelation, DeletesRows):
         given = mysql_table.shaped(session, sink.table, staged, pairs, wanted)
         gone = self._shaped_keys(session, deleted) if deleted else None
         if isinstance(how, History):
-            mysql_table.index_for_history(session, given, keys)
+            mysql_applying.index_for_history(session, given, keys)
         session.begin()
         try:
             if self._is_already(session, hold=True):
                 return Receipt(0, self._place, already=True)
-            facts = {"rows_deleted": mysql_table.delete(session, sink.table, gone)} if gone else {}
-            facts |= mysql_table.apply(session, sink.table, given, how, keys, self._load.at)
+            facts = {"rows_deleted": mysql_applying.delete(session, sink.table, gone)} if gone else {}
+            facts |= mysql_applying.apply(session, sink.table, given, how, keys, self._load.at)
             sink.ledger.note(session, self._target.node, self._load, given.count)
             session.commit()
         except BaseException:

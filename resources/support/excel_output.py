@@ -108,8 +108,8 @@ class _Sheet:
 
 
 def _rows(duck: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
-    found = duck.execute(query)
     try:
+        found = duck.execute(query)
         while some := found.fetchmany(_ROWS_AT_ONCE):
             yield from some
     except duckdb.InvalidInputException as error:

@@ -27,7 +27,7 @@ _ABANDONED = 24 * 3600
 
 
 class TargetFolder(ABC):
-    """A folder that loads write into. Names are those of files directly in it."""
+    """A folder that loads write into. Names are those of files in it; a published file may stand in a folder below."""
 
     staging: Path
     """Where files stand until they are published, on this machine's disk."""
@@ -93,6 +93,7 @@ class DiskFolder(TargetFolder):
 
     def publish(self, staged: Path, name: str) -> None:
         """Rename the file, so that it survives a loss of power."""
+        (self.staging / name).parent.mkdir(parents=True, exist_ok=True)
         _renamed(staged, self.staging / name)
 
     def remove(self, name: str) -> None:

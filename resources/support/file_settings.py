@@ -182,7 +182,7 @@ class FileSettings(Settings):
         if self.quote and not self.quote.isascii():
             raise ValueError("`quote` is one ASCII character")
         for key, mark in (("delimiter", self.delimiter), ("comment", self.comment)):
-            if mark and (len(mark.encode()) > 4 or set(mark) & {self.quote or '"', self.escape, "\r", "\n"}):
+            if mark and (len(mark.encode()) > 4 or set(mark) & {'"' if self.quote is None else self.quote, self.escape, "\r", "\n"}):
                 raise ValueError(f"`{key}` has at most four bytes, and holds no quote, escape or line end")
         if self.escape and self.escape == self.quote != '"':
             raise ValueError("leave out `escape` where a quote within quotes is written twice")

@@ -56,7 +56,7 @@ class FoundFile:
 def find(pattern: str, project: Path) -> list[FoundFile]:
     """The files behind a path, a glob (`**` goes into folders) or a folder, sorted by path.
 
-    Of a folder, the files of the known formats below it; names that start with `.` or `_` are working files of other
+    Of a folder, the files that its `_manifest.json` counts or, without one, those of the known formats below it; names that start with `.` or `_` are working files of other
     programs and are left out.
     """
     found = (_found(path, project) for path in set(_paths(pattern)))
@@ -65,7 +65,10 @@ def find(pattern: str, project: Path) -> list[FoundFile]:
 
 def _paths(pattern: str) -> Iterator[Path]:
     path = Path(pattern)
-    if path.is_dir():
+    if (path / MANIFEST).is_file():
+        manifest = parsed((path / MANIFEST).read_bytes(), str(path / MANIFEST))
+        yield from (path / file.path for file in manifest.files)
+    elif path.is_dir():
         yield from (below for below in path.rglob("*") if is_known(below) and not _hidden(below, path))
     elif path.exists():
         yield path  # before the glob: brackets may be part of a file's name

@@ -76,8 +76,9 @@ class Files:
         """The data files with the rows of `query`, which has columns of the table in its types."""
         fields = partitions(self.metadata.spec(), self.schema, self.where)
         hidden = tuple(f"databrokkr_{number}" for number in range(len(fields)))
-        more = "".join(f", {field.sql} AS {column}" for field, column in zip(fields, hidden, strict=True))
-        options = (field_ids(self.schema.select(*self.duck.sql(query).columns)),)
+        names = self.duck.sql(query).columns
+        more = "".join(f", {field.of(names)} AS {column}" for field, column in zip(fields, hidden, strict=True))
+        options = (field_ids(self.schema.select(*names)),)
         writer = PartsWriter(self.duck, self.folder, hidden, self.target_bytes, keep=False, options=options)
         return [self._data_file(part, fields) for part in writer.write(f"SELECT *{more} FROM ({query})", name)]
 

@@ -25,6 +25,7 @@ from resources.support.opened_store import let_in
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import FileScanTask, Table, Transaction
+    from pyiceberg.table.update.snapshot import _SnapshotProducer
 
     from resources.support.iceberg_files import Files
 
@@ -83,6 +84,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         self._files: Files | None = None
         self._staged: list[DataFile] = []
         self._committed = False
+        self._producers: list[_SnapshotProducer[Any]] = []
 
     def write(self, records: pa.RecordBatch) -> None:
         """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
@@ -124,6 +126,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         if ledger.already(held(now, self._target.node) if now else None, self._load, self._table.name):
             self._committed = True  # of a commit whose reply was lost, too: the files are the table's then
             return Receipt(self._staged_rows, self._table.name, already=True)
+        self._clean()
         transaction = self._begun(now)
         self._stage(transaction)
         gone, kept = self._replaced(now)
@@ -141,15 +144,22 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         return Receipt(self._staged_rows, self._table.name, facts={"files": len(added), "bytes": size})
 
     def _commit(self, transaction: Transaction) -> None:
-        """Commit; from here on the files may be the table's, unless the catalog says that they are not."""
-        from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
+        """Commit; from here on the files may be the table's, until the ledger says that they are not.
 
+        The producers are taken out of the transaction. With them, pyiceberg would move the commit to a newer snapshot
+        and try again, which a worker thought dead must not; and, told of a conflict, remove the manifests, although the
+        conflict may be with its own commit whose reply was lost on the way.
+        """
+        self._producers, transaction._snapshot_producers = transaction._snapshot_producers, []
         self._committed = True
-        try:
-            transaction.commit_transaction()
-        except (CommitFailedException, TableAlreadyExistsError):
-            self._committed = False
-            raise
+        transaction.commit_transaction()
+
+    def _clean(self) -> None:
+        """Forget a try that the ledger does not have."""
+        self._committed = False
+        for producer in self._producers:
+            producer._clean_all_uncommitted()
+        self._producers = []
 
     @property
     def _staged_rows(self) -> int:
@@ -159,9 +169,6 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         """A transaction in which the table has all columns of the load."""
         if now is None:
             return self._created()
-        # pyiceberg would move the commit to a newer snapshot and try again: a worker thought dead must not.
-        never = {**now.metadata.properties, "commit.retry.num-retries": "0"}
-        now.metadata = now.metadata.model_copy(update={"properties": never})
         transaction = now.transaction()
         known = {field.name.casefold() for field in now.schema().fields}
         fresh = {name: kind for name, kind in self._own_types().items() if name.casefold() not in known}

@@ -6,7 +6,7 @@ Source: the Iceberg specification, "Primitive Types" and "Partition Transforms".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,10 +167,16 @@ _WORD = re.compile(r"(?:(\w+)\()?(.+?)\)?")
 
 @dataclass(frozen=True)
 class Partition:
-    """A field of a partition spec: the SQL of its value, and how the value's text becomes what a manifest holds."""
+    """A field of a partition spec: its column, the SQL of its value, and how that one's text becomes what a manifest
+    holds."""
 
+    column: str
     sql: str
     value: Callable[[str], Any]
+
+    def of(self, names: Sequence[str]) -> str:
+        """The SQL over rows that have the columns `names`; NULL where the partition's is not among them."""
+        return self.sql if self.column in names else "CAST(NULL AS INTEGER)"
 
 
 def partitions(spec: PartitionSpec, schema: Schema, url: str) -> list[Partition]:
@@ -189,7 +195,7 @@ def _partition(field: PartitionField, schema: Schema, url: str) -> Partition:
         raise SpecError(what, mend="partition by a column of whole numbers, text or days, or by time", where=url)
     if identity and kind is DateType:
         sql = _DAYS
-    return Partition(f"({sql.format(name)})", _IDENTITIES[kind] if identity else int)
+    return Partition(column.name, f"({sql.format(name)})", _IDENTITIES[kind] if identity else int)
 
 
 def partition_spec(words: Iterable[str], schema: Schema, url: str) -> PartitionSpec:

@@ -72,9 +72,7 @@ _WRONG = {
 }
 _WRONG |= {1170, 1235, 1248, 1305, 1347, 1356, 1364, 1582, 1583, 1630, 1906, 3105, 4078}
 
-_CERTIFICATE = re.compile(
-    "certificate|SSL is required|doesn't support SSL|does not support SSL|hostname mismatch", re.I
-)
+_CERTIFICATE = re.compile("certificate|TLS/SSL error|SSL is required|doesn't support SSL|does not support SSL", re.I)
 _GONE = re.compile(
     "lost connection|gone away|can't connect|server shutdown|connection (?:was killed|refused|reset)|"
     "too many connections",
@@ -274,8 +272,18 @@ def changed(session: Session, statement: str, given: tuple[Any, ...] | None = No
         return int(cursor.execute(statement, given))
 
 
+def refuse_name(identifier: str) -> None:
+    """Raise SpecError for what cannot be a name: MySQL's names end at U+FFFF, so they have no emoji, and at 64."""
+    if len(identifier) > 64 or max(identifier, default="") > "\uffff":
+        raise SpecError(
+            f'"{identifier}" cannot be a name in MySQL',
+            mend="rename it: at most 64 characters, and none beyond U+FFFF, so no emoji",
+        )
+
+
 def ticked(identifier: str) -> str:
-    """`identifier` as the server's SQL quotes it."""
+    """`identifier` as the server's SQL quotes it. Raises SpecError for what cannot be a name."""
+    refuse_name(identifier)
     escaped = identifier.replace("`", "``")
     return f"`{escaped}`"
 

@@ -42,13 +42,19 @@ def sql(table: TableName) -> str:
 
 
 class Stage:
-    """A temporary table of a session, with columns for `wires`."""
+    """A temporary table of a session, with columns for `wires`; `target` is what errors name.
 
-    def __init__(self, session: Session, table: TableName, wires: Sequence[Wire], *, by_pipe: bool) -> None:
+    `by_pipe` asks for `LOAD DATA LOCAL`, where the server allows it.
+    """
+
+    def __init__(
+        self, session: Session, table: TableName, wires: Sequence[Wire], target: TableName, *, by_pipe: bool
+    ) -> None:
         self.table = table
         self.wires = tuple(wires)
         self._session = session
-        self._add = self._pipe if by_pipe else self._insert
+        self._target = target
+        self._add = self._pipe if by_pipe and rows(session, "SELECT @@local_infile") == [(1,)] else self._insert
         listed = ", ".join(f"{ticked(one.name)} {one.staged} NULL" for one in wires)
         changed(
             session,
@@ -68,7 +74,7 @@ class Stage:
             raise DataError(
                 f'the column "{one.name}" holds {bad[1]}, which {one.staged} cannot hold',
                 mend="clean the values in a transform, or cast the column to VARCHAR there",
-                where=str(self.table),
+                where=str(self._target),
             ) from error
 
     def _insert(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -104,6 +110,10 @@ class Stage:
             thread.join()
         if failed:
             raise failed[0]
+        # With LOCAL, what would be an error is a warning.
+        warnings = rows(self._session, "SHOW WARNINGS LIMIT 1")
+        if warnings:
+            raise DataError(warnings[0][2], mend="clean the values in a transform", where=str(self._target))
 
     def _load(self, reading: int) -> None:
         targets = [f"@v{index}" if one.in_bytes else ticked(one.name) for index, one in enumerate(self.wires)]
@@ -114,10 +124,6 @@ class Stage:
             "FIELDS TERMINATED BY ',' ENCLOSED BY '\"' ESCAPED BY '' LINES TERMINATED BY '\\n' "
             f"({', '.join(targets)}){' SET ' if sets else ''}{', '.join(sets)}",
         )
-        # With LOCAL, what would be an error is a warning.
-        warnings = rows(self._session, "SHOW WARNINGS LIMIT 1")
-        if warnings:
-            raise DataError(warnings[0][2], mend="clean the values in a transform", where=str(self.table))
 
 
 def _as_literal(one: Wire, index: int) -> str:

@@ -133,7 +133,8 @@ class Column:
             case "DATE[]" if adbc:
                 return f"({self._odd_list(name)} OR 'infinity' = ANY({name}) OR '-infinity' = ANY({name}))"
             case "INTERVAL":
-                return finite
+                # DuckDB does not read the longer ones in the text in which a dataset keeps them.
+                return f"({finite} OR abs(extract(hour FROM {name})) >= 1000000000)"
             case own if own.endswith("[]"):
                 return self._odd_list(name)
             case own if own.startswith("DECIMAL"):

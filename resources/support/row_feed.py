@@ -1,4 +1,4 @@
-"""Rows that a Python driver gives as Arrow batches, a column at a time; rows with a value that does not fit are set aside."""
+"""Rows of a Python driver as Arrow batches, a column at a time; those with a value that does not fit are set aside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -64,8 +64,6 @@ class RowFeed:
     is also given the number.
     """
 
-    _COUNT: ClassVar[int] = 4
-
     def __init__(
         self,
         rows: Callable[[], Iterator[list[Any]]],
@@ -85,7 +83,7 @@ class RowFeed:
         """The rows as a query over `duck`, whose spill folder keeps those that are set aside."""
         spill = duck.execute("SELECT current_setting('temp_directory')").fetchone()
         assert spill is not None
-        name = f"databrokkr_rows_{secrets.token_hex(self._COUNT)}"
+        name = f"databrokkr_rows_{secrets.token_hex(4)}"
         rejects = RejectSpool(Path(spill[0]) / f"{name}.parquet")
         duck.register(name, pa.RecordBatchReader.from_batches(self._schema, self._batches(rejects)))
         query = f"SELECT {', '.join(one.local for one in self._found)} FROM {name}"

@@ -1,8 +1,8 @@
 """Values of SQLite as Arrow, typed by their columns.
 
-They come as Python's driver gives them, which tells an integer from a text that looks like one. Numbers, texts and blobs
-go into Arrow as they are; dates, decimals and the like go as text, and whether the text is one is checked in DuckDB, a
-batch at a time.
+They come as Python's driver gives them, which tells an integer from a text that looks like one. Numbers, texts and
+blobs go into Arrow as they are; dates, decimals and the like go as text, and whether the text is one is checked in
+DuckDB, a batch at a time.
 """
 
 from __future__ import annotations

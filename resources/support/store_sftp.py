@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import socket
 import stat
 import threading
@@ -218,6 +219,9 @@ class SftpStore(FolderStore):
                 return Unavailable(f"{what}: its name is not known", mend="check `host`")
             case TimeoutError():
                 return Unavailable(f"{what}: it took too long", mend="check the network; try later")
+            case OSError() if error.errno:
+                mend = "check `host`, `port` and the network; try later"
+                return Unavailable(f"{what}: {os.strerror(error.errno)}", mend=mend)
             case _:
                 return Unavailable(f"{what}: {error}", mend="check `host`, `port` and the network; try later")
 

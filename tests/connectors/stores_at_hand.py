@@ -119,6 +119,13 @@ def sftp(servers: Servers) -> AtHand:
 def sftp_by_password(servers: Servers) -> AtHand:
     """A folder of a server with a password."""
     server = servers.get(store_services.sftp_by_password)
+    return of_server(server)
+
+
+def of_server(server: store_services.Sftp | store_services.Ftp) -> AtHand:
+    """A folder of a server with a password."""
+    if isinstance(server, store_services.Ftp):
+        return _ftp(server)
     return _ssh(server, {"password": server.password}, {"password": "a-wrong-secret"})
 
 

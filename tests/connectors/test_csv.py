@@ -126,7 +126,7 @@ def test_what_databases_write() -> None:
     assert read_text(content, **said).rows[1][1] == "\\N"
 
 
-@pytest.mark.parametrize("delimiter", ["||", "::", "<=>", "¦", "~|~", "§§"])
+@pytest.mark.parametrize("delimiter", ["||", "::", "<=>", "¦¦", "~|~", "§§"])
 def test_delimiters_of_several_characters(delimiter: str) -> None:
     rows = [("id", "x"), ("1", f'"a{delimiter}b"'), ("2", f"{delimiter[0]}c"), ("3", "d")]
     content = "".join(delimiter.join(row) + "\n" for row in rows)
@@ -154,6 +154,12 @@ def test_the_salvage_splits_as_duckdb_does(body: str, delimiter: str) -> None:
         next(found)
         ours = [(tuple(fitted(record, 2, delimiter)), record.rule) for record in found if record.text]
     assert ours == [(row, "") for row in theirs] or dialect.is_foreign(body.encode())
+
+
+def test_a_delimiter_that_is_no_ascii() -> None:
+    found = read_text('id¦x\n1¦"a¦b"\n2¦§\n3\n', delimiter="¦")
+    assert found.rows == [(1, "a¦b"), (2, "§")]
+    assert found.refused == [("csv.columns", "f.csv:4", "3")]
 
 
 # --- garbage ---

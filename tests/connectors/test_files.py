@@ -344,7 +344,7 @@ def test_a_file_that_is_still_being_written_has_not_arrived(tmp_path: Path) -> N
         ({"path": "s3://bucket/x.csv"}, "local files only"),
         ({"path": "x.csv", "columns": {"a": "NUMBR"}}, 'the column "a".*NUMBR'),
         ({"path": "x.csv", "encoding": "utf-9"}, 'no encoding "utf-9"'),
-        ({"path": "x.csv", "delimiter": "ab"}, "at most 1 character"),
+        ({"path": "x.csv", "delimiter": "abcde"}, "at most 4 characters"),
     ],
 )
 def test_settings_are_refused_early(settings: dict[str, Any], message: str) -> None:

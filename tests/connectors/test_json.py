@@ -153,7 +153,8 @@ VALUES = st.recursive(
 def test_documents_are_taken_apart_wherever_a_chunk_ends(
     values: list[Any], around: Any, chunk: int, indent: int | None, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records, keys = [{"r": value} for value in values], ()
+    keys: tuple[str, ...] = ()
+    records = [{"r": value} for value in values]
     content = json.dumps(records, indent=indent)
     if form == "row":
         content = "".join(json.dumps(record, indent=indent, ensure_ascii=False) for record in records)

@@ -360,6 +360,16 @@ def test_odd_names_are_found_and_kept(mydatabase: str, mariadb: MariaDB) -> None
         mariadb.drop_database(schema)
 
 
+@pytest.mark.parametrize("name", ["x" * 65, "🎉"])
+def test_a_name_that_mysql_cannot_have_is_refused(mydatabase: str, name: str) -> None:
+    with pytest.raises(SpecError, match="cannot be a name in MySQL"):
+        source(mydatabase, table=name)
+    with pytest.raises(SpecError, match="cannot be a name in MySQL"):
+        sink(mydatabase, name)
+    with pytest.raises(SpecError, match="cannot be a name in MySQL"):
+        written(sink(mydatabase), f'SELECT 1 AS "{name}"', Append(), mark(1))
+
+
 def test_a_query_is_read_as_it_is(mydatabase: str) -> None:
     query = "WITH x AS (SELECT 1 AS n UNION ALL SELECT 2) SELECT n, concat('%', n) AS `per cent` FROM x -- two"
     assert staged(source(mydatabase, query=query))[0] == [("1", "%1"), ("2", "%2")]
@@ -629,6 +639,30 @@ def test_a_zombie_that_wakes_after_its_successor_commits_nothing(mydatabase: str
             zombie.commit()
     assert len(plain(mydatabase)) == 2
     assert plain(mydatabase, "SHOW TABLES") == [("_databrokkr_loads",), ("target",)]
+
+
+def test_a_row_beyond_the_servers_packet_says_what_to_raise(mydatabase: str) -> None:
+    big = "SELECT repeat('x', 20_000_000) AS what"
+    with pytest.raises(AccessError, match="max_allowed_packet"):
+        written(sink(mydatabase), big, Append(), mark(1))
+    assert written(sink(mydatabase, local_infile=True), big, Append(), mark(1)).rows == 1
+
+
+def test_where_the_server_allows_no_local_infile_rows_are_inserted(mydatabase: str) -> None:
+    run(mydatabase, "SET GLOBAL local_infile = OFF")
+    try:
+        written(sink(mydatabase, local_infile=True), ROWS, Append(), mark(1))
+    finally:
+        run(mydatabase, "SET GLOBAL local_infile = ON")
+    assert plain(mydatabase) == [("1", "a"), ("2", "b")]
+
+
+@pytest.mark.parametrize("local_infile", [False, True], ids=["inserted", "piped"])
+def test_an_error_of_the_rows_themselves_is_passed_on_and_writes_nothing(mydatabase: str, local_infile: bool) -> None:
+    broken = "SELECT CASE WHEN range > 5000 THEN error('boom') ELSE 'x' END AS what FROM range(10000)"
+    with pytest.raises(duckdb.Error, match="boom"):
+        written(sink(mydatabase, local_infile=local_infile), broken, Append(), mark(1))
+    assert plain(mydatabase, "SHOW TABLES") == [("_databrokkr_loads",)]
 
 
 @pytest.mark.parametrize("reply", ["before", "after"])
@@ -955,14 +989,15 @@ def test_encryption_is_asked_for_and_certificates_are_verified(mydatabase: str) 
         folder.chmod(0o755)
         certificates(folder)
         files = {"ssl_cert": f"{made}/server.pem", "ssl_key": f"{made}/server.key", "ssl_ca": f"{made}/ca.pem"}
-        with mariadb_server(**files) as server:
+        # The client of DuckDB's scanner takes 127.0.0.1 for localhost, whatever the certificate says.
+        with mariadb_server(bind_address="127.0.0.1,127.0.0.2", **files) as server:
             url = server.url().replace(server.host, "localhost")
             for right in ("required", f"verify_ca&ssl_ca={made}/ca.pem", f"verify_identity&ssl_ca={made}/ca.pem"):
                 for attempt in ways(f"{url}?ssl_mode={right}"):
                     attempt()
                 with connection(f"{url}?ssl_mode={right}").server("shop").session() as encrypted:
                     assert mysql_server.rows(encrypted, query.query or "")[0][1]
-            other = f"{server.url()}?ssl_mode=verify_identity&ssl_ca={made}/ca.pem"
+            other = f"{server.url().replace(server.host, '127.0.0.2')}?ssl_mode=verify_identity&ssl_ca={made}/ca.pem"
             stranger = f"{url}?ssl_mode=verify_ca&ssl_ca=/etc/ssl/certs/ca-certificates.crt"
             for wrong in (f"{mydatabase}?ssl_mode=required", other, stranger):
                 for attempt in ways(wrong):

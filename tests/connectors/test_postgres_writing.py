@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
-from databrokkr_assets.core.errors import DataError, SpecError
-from databrokkr_assets.core.ports import LoadMark
-from tests.connectors.carrying import in_order, mark, values, written
-from tests.connectors.test_postgres import MORE, ROWS, leftovers, run, shown, sink
+from databrokkr_assets.core.errors import DataError, SpecError, Unavailable
+from databrokkr_assets.core.ports import Load, LoadMark, WritesRelation
+from resources.connectors.postgres import PostgresSinkSettings
+from tests import services
+from tests.connectors.carrying import NODE, in_order, mark, one_duck, values, written
+from tests.connectors.test_postgres import MORE, PLACE, ROWS, connection, leftovers, run, shown, sink, target
+from tests.services import Postgres
 
 # ---------------------------------------------------------------------------------------- history and deletes
 
@@ -277,3 +289,121 @@ def test_a_text_lands_as_it_is_or_is_refused_whatever_the_column(database: str) 
 
 
 # ------------------------------------------------------------------------------- a server that goes down half way
+
+
+@contextmanager
+def staged_load(dsn: str, how: Disposition, node: str = NODE) -> Iterator[Load]:
+    """A load with its rows staged, on a connection that tries three times."""
+    given = PostgresSinkSettings(type="postgres", connection="shop", input="orders", table="target")
+    to = given.open(connection(dsn), PLACE)
+    with one_duck() as duck, to.begin(replace(target(), node=node), how, mark(1)) as load:
+        assert isinstance(load, WritesRelation)
+        load.write_relation(duck, ROWS)
+        yield load
+
+
+def until(dsn: str, condition: str) -> None:
+    """Wait until a query gives a row."""
+    for _ in range(400):
+        if shown(dsn, condition):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"never came true: {condition}")
+
+
+BUSY = "SELECT pid FROM pg_stat_activity WHERE application_name = 'databrokkr' AND datname = current_database()"
+
+
+@pytest.mark.parametrize("how", EVERY, ids=str)
+def test_a_commit_that_is_broken_off_is_tried_again(database: str, how: Disposition) -> None:
+    run(database, "CREATE TABLE target (id int, what text)")
+    with staged_load(database, how) as load, psycopg.connect(database) as other:
+        other.execute("LOCK TABLE target")
+        with ThreadPoolExecutor(1) as pool:
+            receipt = pool.submit(load.commit)
+            until(database, f"{BUSY} AND wait_event_type = 'Lock'")
+            run(database, f"SELECT pg_terminate_backend(pid) FROM ({BUSY}) AS busy")
+            other.rollback()
+            assert (receipt.result().rows, receipt.result().already) == (2, False)
+    assert shown(database) == [("1", "a"), ("2", "b")]
+    assert leftovers(database) == []
+
+
+class Loss:
+    """Where the way to a server breaks, once: after a client has sent `word`, so that the reply is lost."""
+
+    word: bytes | None = None
+    happened = False
+
+
+@contextmanager
+def lossy(dsn: str) -> Iterator[tuple[str, Loss]]:
+    """The dsn of a way to the server that can break."""
+    there = urlsplit(dsn)
+    loss = Loss()
+
+    class Way(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((there.hostname, there.port)) as server:
+                back = threading.Thread(target=self._carry, args=(server, self.request))
+                back.start()
+                self._carry(self.request, server)
+                back.join()
+
+        def _carry(self, one: socket.socket, other: socket.socket) -> None:
+            with suppress(OSError):
+                while sent := one.recv(65536):
+                    if loss.word and loss.word in sent and not loss.happened:
+                        loss.happened = True
+                        self.request.shutdown(socket.SHUT_RDWR)
+                    other.sendall(sent)
+            for end in (one, other):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    with socketserver.ThreadingTCPServer((services.HOST, 0), Way) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        try:
+            yield dsn.replace(f":{there.port}/", f":{server.server_address[1]}/"), loss
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("how", [*EVERY, History(("id",))], ids=str)
+def test_a_commit_whose_reply_is_lost_is_not_done_twice(database: str, how: Disposition) -> None:
+    with lossy(database) as (way, loss), staged_load(way, how) as load:
+        loss.word = b"COMMIT\0"
+        receipt = load.commit()
+        assert loss.happened
+    assert (receipt.rows, receipt.already) == (2, False)
+    assert shown(database, "SELECT id, what FROM target") == [("1", "a"), ("2", "b")]
+
+
+def test_staging_that_is_broken_off_begins_anew(database: str) -> None:
+    for version, word in enumerate((b"PGCOPY\n", b"COMMIT"), 1):
+        written(sink(database), MORE, Replace(), mark(version, version - 1 or None))
+        with lossy(database) as (way, loss):
+            loss.word = word
+            with staged_load(way, Append(), node=f"other/{version}") as load:
+                assert loss.happened
+                assert load.commit().rows == 2
+        assert len(shown(database)) == 4
+    assert leftovers(database) == []
+
+
+def test_a_server_that_stays_down_is_unavailable_and_nothing_is_written(postgres: Postgres, database: str) -> None:
+    with staged_load(database, Append()) as load:
+        postgres.stop()
+        with pytest.raises(Unavailable) as raised:
+            load.commit()
+        assert "start the server" in raised.value.mend
+    postgres.start()
+    assert shown(database, "SELECT to_regclass('target')") == [(None,)]
+
+
+def test_a_server_that_is_restarted_in_between_is_no_matter(postgres: Postgres, database: str) -> None:
+    with staged_load(database, Append()) as load:
+        postgres.stop()
+        postgres.start()
+        assert load.commit().rows == 2
+    assert shown(database) == [("1", "a"), ("2", "b")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from resources.support.file_folders import StoreFolder
 from resources.support.file_ledger import FileLedger
 from tests import store_services
 from tests.connectors.carrying import NODE, Row, mark, staged, written
-from tests.connectors.stores_at_hand import NAME, PLACE, STORES, AtHand, Servers, running
+from tests.connectors.stores_at_hand import NAME, PLACE, STORES, AtHand, Servers, of_server, running
 from tests.services import HOST, free_port
 
 TARGET = Target(NODE, pa.schema([("a", pa.int64())]))
@@ -340,6 +341,20 @@ def test_a_server_that_is_down(one: AtHand) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("start", [store_services.sftp_by_password, store_services.ftp])
+def test_a_server_that_was_away_for_a_moment(start: Any) -> None:
+    with start() as server:
+        at = of_server(server)
+        at.put("a.csv", b"a\n1\n")
+        with at.store() as store:
+            assert len(list(store.find("*.csv"))) == 1
+            server.daemon.stop(signal.SIGKILL)
+            with pytest.raises(Unavailable):
+                list(store.find("*.csv"))
+            server.daemon.start(lambda: store_services.listens(server.port))
+            assert len(list(store.find("*.csv"))) == 1
+
+
 @pytest.mark.parametrize("name", ["s3", "sftp"])
 def test_a_missing_right(servers: Servers, name: str) -> None:
     at = STORES[name](servers)
@@ -397,10 +412,8 @@ def test_ftp_without_tls_is_said_so(servers: Servers) -> None:
 
 
 def test_ftp_data_comes_from_the_server_and_no_other() -> None:
-    from tests.connectors.stores_at_hand import _ftp
-
     with store_services.ftp(claims="192.0.2.1") as server:
-        at = _ftp(server)
+        at = of_server(server)
         at.put("a.csv", b"a\n1\n")
         assert rows(at, "*.csv") == ["1"]
 

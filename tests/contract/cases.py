@@ -58,7 +58,7 @@ def or_skip(service: AbstractContextManager[Service]) -> Iterator[Service]:
 class DatabaseCase(Case, ReadsByCursor, HoldsTypes, Merges):
     """A database with a driver of Python's own interface, PEP 249."""
 
-    dispositions = (Append, Replace, Merge)
+    dispositions = (Append, Replace, Merge, History)
     kinds: ClassVar[Mapping[str, str]]
     """The database's types for those that tests put into tables, by Arrow's names."""
     place: ClassVar[str] = "%s"
@@ -218,7 +218,6 @@ class PostgresCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeRead
 class DuckDBCase(DatabaseCase, CanBeReadOnly, RunsFull):
     title = "DuckDB"
     connector = "duckdb"
-    dispositions = (Append, Replace, Merge, History)
     place = "?"
     kinds: ClassVar = {
         "bool": "BOOLEAN",
@@ -283,6 +282,147 @@ class DuckDBCase(DatabaseCase, CanBeReadOnly, RunsFull):
             f"INSERT INTO {self.quoted(table)} ({', '.join(map(self.quoted, rows.column_names))}) FROM given"
         )
         cursor.unregister("given")
+
+
+class SqliteCase(DatabaseCase, CanBeReadOnly, RunsFull):
+    title = "SQLite"
+    connector = "sqlite"
+    place = "?"
+    kinds: ClassVar = {
+        "bool": "BOOLEAN",
+        "int32": "INTEGER",
+        "int64": "BIGINT",
+        "double": "DOUBLE",
+        "string": "TEXT",
+        "binary": "BLOB",
+        "date32[day]": "DATE",
+        "timestamp[us]": "TIMESTAMP",
+        "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+    }
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, system: Any, folder: Path) -> Iterator[Self]:
+        (folder / "base").mkdir()
+        yield cls(folder / "base" / "shop.sqlite")
+
+    def connection(self) -> Settings:
+        return {"path": str(self.file), "wait": 1}
+
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        import sqlite3
+
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as session:
+            session.execute("BEGIN")
+            yield session
+            session.execute("COMMIT")
+
+    def is_missing(self, error: Exception) -> bool:
+        return "no such table" in str(error)
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        with _unwritable(self.file.parent):
+            yield None
+
+    @contextmanager
+    def full_disk(self) -> Iterator[int]:
+        yield SMALL
+
+    def _insert(self, cursor: Any, table: str, rows: pa.Table) -> None:
+        texts = {field.name: pa.string() for field in rows.schema if _has_no_own(field.type)}
+        kinds = [field.with_type(texts.get(field.name, field.type)) for field in rows.schema]
+        super()._insert(cursor, table, rows.cast(pa.schema(kinds)))
+
+
+def _has_no_own(kind: pa.DataType) -> bool:
+    """Whether SQLite keeps values of a type as text."""
+    return bool(pa.types.is_decimal(kind) or pa.types.is_temporal(kind))
+
+
+class MySQLCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeReadOnly, RunsFull):
+    title = "MySQL (MariaDB)"
+    connector = "mysql"
+    longest_name = 64
+    kinds: ClassVar = {
+        "bool": "BOOLEAN",
+        "int32": "INTEGER",
+        "int64": "BIGINT",
+        "double": "DOUBLE",
+        "string": "LONGTEXT",
+        "binary": "LONGBLOB",
+        "date32[day]": "DATE",
+        "timestamp[us]": "DATETIME(6)",
+        "timestamp[us, tz=UTC]": "TIMESTAMP(6) NULL",
+    }
+
+    def __init__(self, server: services.MariaDB, database: str) -> None:
+        self.server = server
+        self.database = database
+
+    @classmethod
+    def system(cls) -> AbstractContextManager[services.MariaDB]:
+        return or_skip(services.mariadb())
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, system: services.MariaDB, folder: Path) -> Iterator[Self]:
+        system.start()
+        name = f"contract_{uuid.uuid4().hex[:12]}"
+        system.create_database(name)
+        try:
+            yield cls(system, name)
+        finally:
+            system.start()
+            system.drop_database(name)
+
+    def connection(self) -> Settings:
+        return {"url": self.server.url(self.database), "retries": 4}
+
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        with self.server.connect(self.database) as session:
+            with session.cursor() as cursor:
+                cursor.execute("SET time_zone = '+00:00'")
+            yield session
+
+    def quoted(self, name: str) -> str:
+        return "`" + name.replace("`", "``") + "`"
+
+    def is_missing(self, error: Exception) -> bool:
+        return error.args[0] == 1146
+
+    def stop(self) -> None:
+        self.server.stop(crash=True)
+
+    def start(self) -> None:
+        self.server.start()
+
+    def wrong_password(self) -> Settings:
+        return {"url": self.server.url(self.database).replace(self.server.password, "hush-hush")}
+
+    def without_rights(self) -> Settings:
+        return self._as_user("poor", "CREATE")
+
+    @contextmanager
+    def read_only(self) -> Iterator[Settings]:
+        yield self._as_user("reader", "SELECT")
+
+    def _as_user(self, user: str, rights: str) -> Settings:
+        with self.session() as session, session.cursor() as cursor:
+            cursor.execute(f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{user}'")
+            cursor.execute(f"GRANT {rights} ON {self.quoted(self.database)}.* TO {user}")
+        own = f"{self.server.user}:{self.server.password}"
+        return {"url": self.server.url(self.database).replace(own, f"{user}:{user}")}
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        with self.server.daemon.files_up_to(17_000_001):
+            yield None
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -352,5 +492,5 @@ def _unwritable(folder: Path) -> Iterator[None]:
             path.chmod(mode)
 
 
-CASES: Sequence[type[Case]] = (PostgresCase, DuckDBCase, ParquetFilesCase)
+CASES: Sequence[type[Case]] = (PostgresCase, MySQLCase, SqliteCase, DuckDBCase, ParquetFilesCase)
 """Every case; each is a column of the matrix."""

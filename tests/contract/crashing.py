@@ -15,7 +15,7 @@ from .case import Reads, ReadsArrivals, ReadsByCursor, Writes
 from .child import END, Run, run_in_child
 from .theme import Theme, needs
 from .values import told
-from .writing import now
+from .writing import input_of, now
 
 MOST = 6
 """How many places of a load a test kills at; they are spread over all that there are."""
@@ -63,8 +63,10 @@ class Crashing(Theme):
 def _spread(steps: Sequence[int]) -> list[int]:
     """Some of the steps, evenly chosen, and the end."""
     assert len(steps) > 2, "the work was not seen"
-    some = min(MOST - 1, len(steps))
-    return [*(steps[index * (len(steps) - 1) // (some - 1)] for index in range(some)), END]
+    # What comes first only looks.
+    later = sorted(steps)[len(steps) // 3 :]
+    some = min(MOST - 1, len(later))
+    return [*(later[index * (len(later) - 1) // (some - 1)] for index in range(some)), END]
 
 
 def _kill(plan: Plan, node: str, step: int) -> None:
@@ -81,7 +83,7 @@ def _rows(version: int) -> list[dict[str, Any]]:
 def _published(bench: Bench, how: Disposition, version: int, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Publish another version, and give what the target is to hold."""
     fresh = _rows(version)
-    bench.publish(pa.Table.from_pylist(fresh), Replace() if isinstance(how, Replace) else Append())
+    bench.publish(pa.Table.from_pylist(fresh), input_of(how))
     if isinstance(how, Replace):
         return fresh
     if isinstance(how, Append):

@@ -8,9 +8,9 @@ import json
 import sys
 from typing import Any
 
-from pyftpdlib import handlers  # type: ignore[import-untyped]
-from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
-from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
+from pyftpdlib import handlers
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.servers import FTPServer
 
 
 def main(settings: dict[str, str]) -> None:
