@@ -66,8 +66,8 @@ def run(
 ) -> RunReport:
     """Run a pipeline, or the nodes of it that `select` names (`node`, `+node` with all upstream, `node+` downstream).
 
-    `tags` go with the run. `listener` is told when a step waits for a pool. Raises SpecError for a pipeline or node that
-    is not there; failures of nodes are in the report.
+    `tags` go with the run. `listener` is told when a step waits for a pool. Raises SpecError for a pipeline or node
+    that is not there; failures of nodes are in the report.
     """
     known = sound(defs, pipeline)
     began = time.monotonic()

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError
@@ -24,6 +24,7 @@ from databrokkr_assets.core.ports import (
     Source,
     Stream,
 )
+from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import (
     Arrivals,
     ConnectionSettings,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from resources.support.work_folder import WorkFolder
 
 _ROWS_AT_ONCE = 10_000
+_TARGET_BYTES = 128_000_000
 T = TypeVar("T")
 
 
@@ -284,16 +286,26 @@ def _is_blank(settings: FilesSource, file: FoundFile) -> bool:
 
 
 class FilesSink(SinkSettings):
-    """Writes a dataset into one file (`replace`), or each load into a new file of a folder (`append`)."""
+    """Writes a dataset into one file (`replace`), or each load into a new file of a folder (`append`).
+
+    With `partition_by` or `target_size`, into several files of a folder, for both. `_databrokkr_manifest.json` there
+    says which of them count, and a `files` source goes by it. Other readers of the folder may see files of two loads
+    for a while: those that a `replace` has superseded stay for an hour.
+    """
 
     type: Literal["files"]
     """The connector."""
     path: str
-    """The file to replace, e.g. `out/report.parquet`, or the folder to append to, e.g. `out/changes`."""
+    """The file to replace, e.g. `out/report.parquet`, or the folder to append to, e.g. `out/changes`; with
+    `partition_by` or `target_size` always a folder."""
     format: FormatName | None = None
     """Without it the file's extension tells; a folder needs it. `xml`, `fixed_width` and `text` can only be read."""
     compression: Literal["gzip", "zstd"] | None = None
     """`gzip` or `zstd`; without it the extension tells. Parquet is compressed with zstd unless told otherwise."""
+    partition_by: Names = ()
+    """Columns to split the files by, into folders such as `country=DE/day=2024-01-31`; the files have them, too."""
+    target_size: ByteSize | None = Field(default=None, ge=1_000_000)
+    """About how large files are to be, e.g. `128MB`, measured as Parquet; as text, rows take several times as much."""
 
     def accepts(self, connection: str) -> bool:
         """Connections of every type that opens a store which can be written."""
@@ -319,6 +331,10 @@ class FilesSink(SinkSettings):
             raise ValueError(f"{what}, and say `compression: {packing}` if you like")
         if packing not in (None, "gzip", "zstd"):
             raise ValueError(f"files packed by {packing} can only be read; write .gz or .zst")
+        if self._several:
+            if named:
+                raise ValueError(f'several files need a folder; give one as `path` in place of "{self.path}"')
+            return self
         if self.disposition == "append" and named:
             raise ValueError(f'append writes one file a load; give a folder as `path` in place of "{self.path}"')
         if self.disposition != "append" and not Path(self.path).suffix:
@@ -332,8 +348,18 @@ class FilesSink(SinkSettings):
         path = Path(self.path)
         form = self.format or format_of(path) or "parquet"
         packing = self.compression or packing_of(path)
+        if self._several:
+            from resources.support.file_partitions import FilesLayout, PartitionsWriter
+
+            layout = FilesLayout(form, packing, self.partition_by, int(self.target_size or _TARGET_BYTES))
+            return PartitionsWriter(lambda: folder_of(connection, place, self.connection, self.path), layout)
         inside, name = (self.path, None) if isinstance(self.how, Append) else (str(path.parent), path.name)
         return FilesWriter(lambda: folder_of(connection, place, self.connection, inside), name, form, packing)
+
+    @property
+    def _several(self) -> bool:
+        """Whether a load is written into several files."""
+        return bool(self.partition_by or self.target_size)
 
     def origin(self, connection: ConnectionSettings | None) -> Origin:
         """The file or the folder that is written."""

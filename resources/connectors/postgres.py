@@ -41,7 +41,7 @@ from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger, pgsurvey, pgtable
+from resources.support import ledger, pgstage, pgsurvey, pgtable
 from resources.support.applying import refuse_history_columns
 from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
@@ -435,8 +435,8 @@ class PostgresSink(Sink):
                 with session.transaction():
                     pgtable.lock_for(session, str(self.ledger))
                     session.execute(f"CREATE TABLE IF NOT EXISTS {self.ledger.sql} ({ledger.COLUMNS})")
-            for stage in pgtable.leftovers(session, self.table.schema, pgtable.stage_like(target.node)):
-                pgtable.drop(session, stage)
+            for stage in pgstage.leftovers(session, self.table.schema, pgstage.stage_like(target.node)):
+                pgstage.drop(session, stage)
 
 
 connector = Connector(

@@ -42,11 +42,12 @@ class Child:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """End the process; another call would start a new one."""
         if self._process:
             self._process.kill()
             self._process.communicate()
             os.close(self._answers)
-            self._process = None
+            self._process, self._rest = None, b""
 
     def call(self, function: str, file: str, **arguments: Any) -> Any:
         """What `function` (`module:function`, below `resources.support`) gives for these arguments; all is JSON.
@@ -61,7 +62,12 @@ class Child:
             process.stdin.flush()
             answer = json.loads(self._line(file))
         except (BrokenPipeError, EOFError):
-            self._refuse_death(process, file)
+            code = process.wait()
+            self.__exit__()
+            self._refuse_death(code, file)
+        except DataError:
+            self.__exit__()  # it is still at it
+            raise
         if error := answer.get("error"):
             raise _KINDS[error["kind"]](error["what"], mend=error["mend"] or _MOVE_IT, where=error["where"] or file)
         return answer["result"]
@@ -102,8 +108,7 @@ class Child:
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
-    def _refuse_death(self, process: subprocess.Popen[bytes], file: str) -> NoReturn:
-        code = process.wait()
+    def _refuse_death(self, code: int, file: str) -> NoReturn:
         last = self._log.read_bytes()[-2000:].decode("utf-8", "replace").strip()
         if "memory" in last.lower() or "bad_alloc" in last:
             raise self._beyond(file, f"takes more than {self._limits.memory_mb:,} MB of memory", "memory_mb")
@@ -119,7 +124,7 @@ class Child:
 def _environment(folder: Path) -> dict[str, str]:
     """What the process needs to find our modules and to stay within its memory, and nothing else of ours."""
     return {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
         "TMPDIR": str(folder),
         "TZ": "UTC",
         # allocators that reserve much would use up the limit; threads reserve their stacks

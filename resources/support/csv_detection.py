@@ -120,13 +120,16 @@ def _is_quoted_so(sample: Sample, dialect: Dialect) -> bool:
     shown = [field for record in sample.records(raw)[1:] for field in record.fields if field and not _is_data(field)]
     if any(field.startswith('"') for field in shown) or not any(field.startswith("'") for field in shown):
         return False
-    if _broken(sample, dialect) or not _is_even(sample, dialect):
+    if _broken(sample, dialect):
         return False
-    return not _is_even(sample, raw) or all(len(field) > 1 and field[0] == field[-1] == "'" for field in shown)
+    around = all(len(field) > 1 and field[0] == field[-1] == "'" for field in shown)
+    return around or _evenness(sample, dialect) > _evenness(sample, raw)
 
 
-def _is_even(sample: Sample, dialect: Dialect) -> bool:
-    return len({len(record.fields) for record in sample.records(dialect)}) == 1
+def _evenness(sample: Sample, dialect: Dialect) -> int:
+    """How many records have the number of fields that most have."""
+    widths = Counter(len(record.fields) for record in sample.records(dialect))
+    return max(widths.values(), default=0)
 
 
 def lines_above(found: Sequence[Record]) -> int:

@@ -204,11 +204,11 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         """The source of the rows whose cursor is in a range, and the condition that tells them."""
         if self.cursor is None:
             raise SpecError("there is no `cursor` to tell a range by", mend="name a cursor, or load everything again")
-        at, low, high = self.quoted_in_sql(self.cursor), literal(values.low), literal(values.high)
+        at = self.quoted_in_sql(self.cursor)
+        low, high = self.literal_in_sql(values.low), self.literal_in_sql(values.high)
         rows = self._queried(f"SELECT * FROM {self._rows_in_sql()} WHERE {at} >= {low} AND {at} < {high}")
         stored = quoted(self.rename.get(self.cursor, self.cursor))
-        condition = f"{stored} >= {low} AND {stored} < {high}"
-        return rows, condition
+        return rows, f"{stored} >= {literal(values.low)} AND {stored} < {literal(values.high)}"
 
     @property
     def in_parts(self) -> bool:
@@ -229,7 +229,7 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         """The rows below the first bound with those that have no value, those between two, and those from the last."""
         assert self.parts is not None
         # A number stays one: compared with a text, MySQL would take both for doubles.
-        limits = [one if _NUMBER.fullmatch(one) else literal(one) for one in bounds]
+        limits = [one if _NUMBER.fullmatch(one) else self.literal_in_sql(one) for one in bounds]
         at = self.quoted_in_sql(self.parts.by)
         if not limits:
             return [self.model_copy(update={"parts": None})]
@@ -253,6 +253,11 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
     def quoted_in_sql(cls, name: str) -> str:
         """A name as the database's own SQL quotes it."""
         return quoted(name)
+
+    @classmethod
+    def literal_in_sql(cls, text: str) -> str:
+        """A text as the database's own SQL writes it."""
+        return literal(text)
 
     @classmethod
     def named_in_sql(cls, table: TableName) -> str:

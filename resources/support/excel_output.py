@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
 _ROWS_AT_ONCE = 5_000
-_MOST_ROWS = 1_048_576
+MOST_ROWS = 1_048_576
+"""Rows of a sheet, with its header."""
+
 _MOST_COLUMNS = 16_384
 _MOST_CHARACTERS = 32_767
 _FIRST_DAY = date(1900, 3, 1)
@@ -80,8 +82,8 @@ class _Sheet:
         values = ", ".join(_value(quoted(name), kind) for name, kind in zip(names, types, strict=True))
         number = 0
         for number, row in enumerate(_rows(writing.duck, f"SELECT {values} FROM ({writing.query})"), start=1):
-            if number >= _MOST_ROWS:
-                raise _refusal(f"Excel takes {_MOST_ROWS:,} rows, with the header, and these are more")
+            if number >= MOST_ROWS:
+                raise _refusal(f"Excel takes {MOST_ROWS:,} rows, with the header, and these are more")
             for column, value in enumerate(row):
                 if value is not None:
                     self._write(number, column, value, names[column])

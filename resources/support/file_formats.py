@@ -129,9 +129,10 @@ FORMATS: dict[FormatName, Format] = {
     ),
     "excel": Format(
         "Excel",
-        (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+        (".xlsx",),
         "excel_files:read",
         "excel_output:write",
+        read_only=(".xlsm", ".xlsb", ".xls", ".ods"),
         packs_itself=True,
     ),
     "xml": Format("XML", (".xml",), "xml_files:read"),

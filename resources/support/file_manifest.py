@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import DataError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from resources.support.file_folders import TargetFolder
     from resources.support.found_files import FoundFile
 
-MANIFEST = "_manifest.json"
+MANIFEST = "_databrokkr_manifest.json"
 
 _GRACE = 3600
 """Seconds that a file which no longer counts is kept for those who are reading it."""
@@ -61,6 +62,13 @@ class Manifest:
         told = {name: getattr(load, name) for name in ("load_id", "dataset", "version", "run_id")}
         return Manifest((*(() if replaced else self.files), *files), gone, {**self.loads, node: told})
 
+    def require(self, there: Collection[str], where: str) -> None:
+        """Raise DataError when a file that counts is not `there`."""
+        for file in self.files:
+            if file.path not in there:
+                mend = "restore it, or load the folder again with `disposition: replace`"
+                raise DataError(f"the file {file.path}, which counts, is gone", where=where, mend=mend)
+
     def content(self) -> bytes:
         """The manifest as JSON."""
         return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
@@ -70,8 +78,15 @@ def parsed(content: bytes, where: str) -> Manifest:
     """A manifest from its JSON. Raises DataError."""
     try:
         told = json.loads(content)
-        files = tuple(ListedFile(file["path"], file["bytes"], file["rows"]) for file in told["files"])
+        files = tuple(ListedFile(_inside(file["path"]), file["bytes"], file["rows"]) for file in told["files"])
         return Manifest(files, told["gone"], told["loads"])
     except (ValueError, KeyError, TypeError) as error:
         mend = "restore it from a backup, or remove it: then every file of the folder counts"
         raise DataError(f"the manifest cannot be read: {error}", where=where, mend=mend) from error
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if ".." in parts or path.startswith("/"):
+        raise ValueError(f"{path} leads out of the folder")
+    return path

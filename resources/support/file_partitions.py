@@ -1,12 +1,12 @@
 """A folder of files of a wanted size, split by partition: its manifest says at one moment which files count.
 
-New files get names of their own, then `_manifest.json`, which is the ledger, too, is replaced. Files that no longer count
+New files get names of their own, then the manifest, which is the ledger, too, is replaced. Files that no longer count
 stay for an hour, for those who are reading them; until then a reader that goes by names alone sees them, too.
 """
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ class FilesLayout:
 
 @dataclass(frozen=True)
 class PartitionsWriter(Sink):
-    """Writes loads as several files of a folder, which all count from one moment on: when `_manifest.json` is replaced.
+    """Writes loads as several files of a folder, which all count from one moment on: when the manifest is replaced.
 
     The ledger stands in it, so who reads by the manifest has every load exactly once. Who reads all files of the folder
     may see a load half done, or twice after a crash.

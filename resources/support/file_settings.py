@@ -122,8 +122,8 @@ class FileSettings(Settings):
     """CSV: the character around a field that holds delimiters or line ends; empty for none. Without it, `"`, or `'`
     where the first lines are surely written so."""
     escape: Annotated[str | None, Of(("csv",))] = Field(default=None, max_length=1)
-    r"""CSV: the character that makes the next one a plain one, such as `\`; empty where a quote within quotes is written
-    twice. Without it, the first lines tell."""
+    r"""CSV: the character that makes the next one a plain one, such as `\`; empty where a quote within quotes is
+    written twice. Without it, the first lines tell."""
     header: Annotated[bool | HeaderLines | Literal["auto"], Of(("csv",))] = "auto"
     """CSV: whether the first line names the columns, or how many lines do, joined by `_`. `auto` takes it for names
     unless it holds numbers, which are then a row. Without a header, `columns` names them, in their order."""
@@ -181,8 +181,9 @@ class FileSettings(Settings):
         """DuckDB's own bounds, and marks that cannot be told from each other."""
         if self.quote and not self.quote.isascii():
             raise ValueError("`quote` is one ASCII character")
+        others = {'"' if self.quote is None else self.quote, self.escape, "\r", "\n"}
         for key, mark in (("delimiter", self.delimiter), ("comment", self.comment)):
-            if mark and (len(mark.encode()) > 4 or set(mark) & {'"' if self.quote is None else self.quote, self.escape, "\r", "\n"}):
+            if mark and (len(mark.encode()) > 4 or others & set(mark)):
                 raise ValueError(f"`{key}` has at most four bytes, and holds no quote, escape or line end")
         if self.escape and self.escape == self.quote != '"':
             raise ValueError("leave out `escape` where a quote within quotes is written twice")

@@ -15,6 +15,7 @@ from typing import Any
 from databrokkr_assets.core.errors import AccessError, Unavailable
 from databrokkr_assets.core.ports import Cursor
 from resources.support.file_formats import FormatName, Packing, format_of, is_known, packing_of
+from resources.support.file_manifest import MANIFEST, parsed
 
 _CHUNK = 1 << 20
 
@@ -56,8 +57,9 @@ class FoundFile:
 def find(pattern: str, project: Path) -> list[FoundFile]:
     """The files behind a path, a glob (`**` goes into folders) or a folder, sorted by path.
 
-    Of a folder, the files that its `_manifest.json` counts or, without one, those of the known formats below it; names that start with `.` or `_` are working files of other
-    programs and are left out.
+    Of a folder, the files that its manifest counts, where a sink of ours has left one; else those of the known formats
+    below it, without names that start with `.` or `_`, which are working files of other programs. Raises DataError for
+    a manifest that cannot be read or names a file that is not there.
     """
     found = (_found(path, project) for path in set(_paths(pattern)))
     return sorted((file for file in found if file), key=lambda file: file.path)
@@ -67,7 +69,9 @@ def _paths(pattern: str) -> Iterator[Path]:
     path = Path(pattern)
     if (path / MANIFEST).is_file():
         manifest = parsed((path / MANIFEST).read_bytes(), str(path / MANIFEST))
-        yield from (path / file.path for file in manifest.files)
+        there = {file.path for file in manifest.files if (path / file.path).exists()}
+        manifest.require(there, str(path / MANIFEST))
+        yield from (path / name for name in there)
     elif path.is_dir():
         yield from (below for below in path.rglob("*") if is_known(below) and not _hidden(below, path))
     elif path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class IcebergSource(Source, ReadsAsRelation):
         table = self._open()
         snapshot = self._snapshot(table)
         schema = self._schema(table, snapshot)
-        with told_plainly(self.table.name):
+        with told_plainly(self.table.name), _planning(self.table.name):
             tasks = self._tasks(table, snapshot, after if self.incremental else None)
         let_in(duck, store_of(table.location(), table.io.properties))
         if plain(table, schema, tasks):
@@ -161,3 +162,13 @@ class IcebergSource(Source, ReadsAsRelation):
             return None
         mend = "its snapshot expired since: read a newer one, or load everything once with `incremental: false`"
         return AccessError(f"a file of the table is gone: {error}", mend=mend, where=self.table.name)
+
+
+@contextmanager
+def _planning(where: str) -> Iterator[None]:
+    """Within the block, what pyiceberg cannot read becomes SpecError."""
+    try:
+        yield
+    except (ValueError, NotImplementedError) as error:
+        mend = "have its owner rewrite the data files, so that no row is deleted apart from them"
+        raise SpecError(f"the table cannot be read: {error}", mend=mend, where=where) from error

@@ -44,11 +44,12 @@ class IcebergTable:
 
     def open(self) -> Table | None:
         """The table as it is now; `None` when there is none."""
+        catalog = self.catalog
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         with told_plainly(self.name):
             try:
-                return self.catalog.load_table(self.name)
+                return catalog.load_table(self.name)
             except (NoSuchTableError, NoSuchNamespaceError):
                 return None
 

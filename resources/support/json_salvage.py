@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,12 @@ _KINDS = {"ARRAY": "an array", "VARCHAR": "a text", "BOOLEAN": "a boolean", "NUL
 _RULES = {"longer": "json.length", "nested": "json.depth"}
 _FLAT = str.maketrans("\r\n", "  ")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# the texts that are no object, or one with a field twice
+_JUDGEMENT = """
+    SELECT place, valid, kind
+    FROM (SELECT place, text, json_valid(text) AS valid, CASE WHEN valid THEN json_type(text) END AS kind FROM texts)
+    WHERE text <> '' AND CASE WHEN kind = 'OBJECT'
+        THEN len(json_keys(text)) > len(list_distinct(json_keys(text))) ELSE true END"""
 _LINES_AT_ONCE = 5_000
 _CHARACTERS_AT_ONCE = 1 << 23
 
@@ -57,43 +63,48 @@ class JsonSalvage:
         salvaged = SalvagedLines(into, RejectSpool(into.with_suffix(".rejects")))
         before = 0
         while held := _some(lines):
-            for place, (line, reject) in enumerate(zip(held, self._judged(held), strict=True), before):
-                if reject:
-                    salvaged.rejects.add(reject)
-                elif line.text.strip():
-                    out.write(self._numbered(line, place).encode())
+            rejects = self._rejects(held)
+            good = ((place, line) for place, line in enumerate(held) if place not in rejects and line.text.strip())
+            out.write("".join(self._numbered(line, before + place) for place, line in good).encode())
+            for place in sorted(rejects):
+                salvaged.rejects.add(rejects[place])
             before += len(held)
         salvaged.rejects.close()
         return salvaged
 
-    def _judged(self, lines: list[Line]) -> Iterable[Reject | None]:
-        lines = [line if line.problem else line._replace(problem=_problem(line.text)) for line in lines]
-        texts = pa.table({"text": ["" if line.problem else line.text for line in lines]})
-        objects = self._duck.from_arrow(texts).query(
-            "texts",
-            """SELECT json_valid(text), CASE WHEN json_valid(text) THEN json_type(text) END,
-            CASE WHEN json_valid(text) AND json_type(text) = 'OBJECT'
-                THEN len(json_keys(text)) > len(list_distinct(json_keys(text))) END FROM texts""",
-        )
-        for line, found in zip(lines, objects.fetchall(), strict=True):
-            yield self._reject(line, *found) if line.problem or line.text.strip() else None
+    def _rejects(self, lines: list[Line]) -> dict[int, Reject]:
+        """The lines that cannot stay, by their places."""
+        problems = ((place, line.problem or _problem(line.text)) for place, line in enumerate(lines))
+        found = {place: self._problematic(lines[place], problem) for place, problem in problems if problem}
+        texts = ["" if place in found else line.text.strip() for place, line in enumerate(lines)]
+        table = pa.table({"place": range(len(lines)), "text": texts})
+        for place, *judgement in self._duck.from_arrow(table).query("texts", _JUDGEMENT).fetchall():
+            found[place] = self._refused(lines[place], *judgement)
+        if self._within:
+            twice = (place for place, text in enumerate(texts) if text and place not in found and _has_twice(text))
+            found |= {place: self._doubled(lines[place]) for place in twice}
+        return found
 
-    def _reject(self, line: Line, valid: bool, kind: str, twice: bool | None) -> Reject | None:
-        if line.problem:
-            return self._named(line, _RULES.get(line.problem.partition(" ")[0], "json.encoding"), line.problem)
+    def _problematic(self, line: Line, problem: str) -> Reject:
+        return self._named(line, _RULES.get(problem.partition(" ")[0], "json.encoding"), problem)
+
+    def _refused(self, line: Line, valid: bool, kind: str | None) -> Reject:
         if not valid:
             return self._named(line, "json.syntax", _why(line.text))
         if kind != "OBJECT":
-            return self._named(line, "json.object", f"the line is no object but {_KINDS.get(kind, 'a number')}")
-        if twice or (self._within and _has_twice(line.text)):
-            return self._named(line, "json.duplicate", "the object has a field twice")
-        return None
+            return self._named(line, "json.object", f"the line is no object but {_KINDS.get(str(kind), 'a number')}")
+        return self._doubled(line)
+
+    def _doubled(self, line: Line) -> Reject:
+        return self._named(line, "json.duplicate", "the object has a field twice")
 
     def _named(self, line: Line, rule: str, reason: str) -> Reject:
         return Reject(reason, rule, f"{self._name}:{line.number}", repaired(line.text.removesuffix("\r")))
 
     def _numbered(self, line: Line, place: int) -> str:
-        text = line.text.strip().translate(_FLAT)
+        text = line.text.strip()
+        if "\n" in text or "\r" in text:
+            text = text.translate(_FLAT)
         if self._exact and re.search(LONG_NUMBER, text):
             text = _with_exact_texts(text, self._exact)
         rest = text[1:].lstrip()

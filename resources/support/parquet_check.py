@@ -50,12 +50,18 @@ def _refuse_lies(footer: Any, size: int, most: int) -> None:
         raise DataError("has a footer that counts its rows wrongly", mend=_EXPORT)
     for group in groups:
         for column in (group.column(index) for index in range(group.num_columns)):
-            start = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
-            if start < 0 or column.total_compressed_size < 0 or start + column.total_compressed_size > end:
+            if not _is_inside(column, end):
                 raise DataError("has a footer that names parts outside of the file", mend=_EXPORT)
             if column.total_uncompressed_size > most:
                 mend = "move it away; nothing was loaded. If you trust it, raise `limits: {unpacked_mb: …}`"
                 raise DataError(f"has a part that becomes more than {most // 1_000_000:,} MB", mend=mend)
+
+
+def _is_inside(column: Any, end: int) -> bool:
+    """Whether a column's pages stand before the `end` of what the file can hold."""
+    first = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    size = column.total_compressed_size
+    return bool(0 <= first <= column.data_page_offset <= end and 0 <= size <= end - first)
 
 
 def _is_changed(kind: pa.DataType) -> bool:

@@ -17,7 +17,7 @@ from databrokkr_assets.core.ports import DeletesRows, Load, LoadMark, Receipt, T
 from resources.support import ledger, pgtable
 from resources.support.columns import own_columns, told_by_arrow
 from resources.support.libpq import Server
-from resources.support.pgstage import Stage
+from resources.support.pgstage import Stage, stage_like
 from resources.support.pgtypes import by_name, wire
 from resources.support.tables import TableName
 
@@ -48,7 +48,7 @@ class PostgresLoad(Load, WritesRelation, DeletesRows):
         self._how = how
         self._load = load
         self._create = create
-        name = pgtable.stage_like(target.node) + hashlib.md5(load.load_id.encode()).hexdigest()[:22]
+        name = stage_like(target.node) + hashlib.md5(load.load_id.encode()).hexdigest()[:22]
         self._rows = Stage(server, TableName(table.schema, name), str(table))
         self._gone = Stage(server, TableName(table.schema, f"{name}_d"), str(table))
         self._applied: Receipt | None = None

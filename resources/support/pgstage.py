@@ -5,15 +5,17 @@ It is unlogged: a crash of the server empties it, which is noticed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable
-from databrokkr_assets.core.names import columns, quoted
+from databrokkr_assets.core.names import columns, literal, quoted
 from resources.support import pgtable
-from resources.support.libpq import FROM_SERVER, Server
+from resources.support.libpq import FROM_SERVER, Server, driver
 from resources.support.pgtypes import Wire, by_name, wire
 from resources.support.tables import TableName
 
@@ -46,7 +48,7 @@ class Stage:
         """Drop the table, if it was made."""
         if self.wires:
             with self._server.session() as session:
-                pgtable.drop(session, self.name)
+                drop(session, self.name)
             self.wires, self._rows = [], 0
 
     def copy(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
@@ -156,3 +158,25 @@ def _with_nul(duck: duckdb.DuckDBPyConnection, query: str) -> str:
     tests = ", ".join(f"bool_or(contains(CAST({quoted(name)} AS VARCHAR), chr(0)))" for name in names)
     found = duck.execute(f"SELECT {tests} FROM ({query})").fetchone() or ()
     return ", ".join(f'"{name}"' for name, bad in zip(names, found, strict=False) if bad)
+
+
+def drop(session: Session, stage: TableName) -> None:
+    """Drop a staging table, unless a load that is still at work holds it."""
+    session.execute("SET lock_timeout = '2s'")
+    with suppress(driver().errors.LockNotAvailable):
+        session.execute(f"DROP TABLE IF EXISTS {stage.sql}")
+    session.execute("RESET lock_timeout")
+
+
+def stage_like(node: str) -> str:
+    """How the staging tables of a node's loads begin; a load's own name follows."""
+    return f"_databrokkr_stage_{hashlib.md5(node.encode()).hexdigest()[:8]}_"
+
+
+def leftovers(session: Session, schema: str, prefix: str) -> list[TableName]:
+    """Staging tables whose names begin with `prefix`."""
+    rows = session.execute(
+        "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        f"WHERE relkind = 'r' AND nspname = {literal(schema)} AND starts_with(relname::text, {literal(prefix)})"
+    )
+    return [TableName(schema, name) for (name,) in rows.fetchall()]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import DataError, SpecError, did_you_mean
-from databrokkr_assets.core.names import columns, literal, quoted
+from databrokkr_assets.core.names import columns, quoted
 from resources.support.applying import Applying
 from resources.support.libpq import driver
-from resources.support.pgtypes import Wire, bent, by_name
+from resources.support.pgbent import bent
+from resources.support.pgtypes import Wire, by_name
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
@@ -286,25 +286,3 @@ def lock_for(session: Session, name: str) -> None:
     """Hold, until the transaction ends, what only one of us may do at a time."""
     number = int.from_bytes(hashlib.md5(f"databrokkr {name}".encode()).digest()[:8], "big", signed=True)
     session.execute(f"SELECT pg_advisory_xact_lock({number})")
-
-
-def drop(session: Session, stage: TableName) -> None:
-    """Drop a staging table, unless a load that is still at work holds it."""
-    session.execute("SET lock_timeout = '2s'")
-    with suppress(driver().errors.LockNotAvailable):
-        session.execute(f"DROP TABLE IF EXISTS {stage.sql}")
-    session.execute("RESET lock_timeout")
-
-
-def stage_like(node: str) -> str:
-    """How the staging tables of a node's loads begin; a load's own name follows."""
-    return f"_databrokkr_stage_{hashlib.md5(node.encode()).hexdigest()[:8]}_"
-
-
-def leftovers(session: Session, schema: str, prefix: str) -> list[TableName]:
-    """Staging tables whose names begin with `prefix`."""
-    rows = session.execute(
-        "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        f"WHERE relkind = 'r' AND nspname = {literal(schema)} AND starts_with(relname::text, {literal(prefix)})"
-    )
-    return [TableName(schema, name) for (name,) in rows.fetchall()]

@@ -15,6 +15,7 @@ from databrokkr_assets.core.errors import DatabrokkrError, SpecError, Unavailabl
 from databrokkr_assets.core.ports import Stream
 from databrokkr_assets.core.spec import Finding, Place
 from resources.support.file_formats import is_known
+from resources.support.file_manifest import MANIFEST, parsed
 from resources.support.found_files import FoundFile
 from resources.support.stores import FileStore, OpensStore, TakesFiles
 
@@ -60,9 +61,21 @@ class FolderStore(FileStore, TakesFiles):
             yield file
             return
         depth = len(names(path))
+        counted = self._counted(path)
         for below in self.below(path):
-            if is_known(below.path) and not any(name.startswith((".", "_")) for name in names(below.key)[depth:]):
+            if counted is not None:
+                if below.key in counted:
+                    yield below
+            elif is_known(below.path) and not any(name.startswith((".", "_")) for name in names(below.key)[depth:]):
                 yield below
+
+    def _counted(self, folder: str) -> set[str] | None:
+        """The keys of the files that a folder's manifest counts; `None` where there is none."""
+        found = self.look("/".join(filter(None, [folder, MANIFEST])))
+        if found is None:
+            return None
+        manifest = parsed(b"".join(self.pieces(found)), found.key)
+        return {"/".join(filter(None, [folder, file.path])) for file in manifest.files}
 
     def _matching(self, folder: str, patterns: list[str]) -> Iterator[FoundFile]:
         """The files below `folder` that fit; folders are entered one by one up to a `**`."""

@@ -67,7 +67,6 @@ def commit(path: Path, version: int, *actions: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------ writing
 
 
-@pytest.mark.parametrize("as_batches", [False, True])
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
@@ -76,7 +75,7 @@ def commit(path: Path, version: int, *actions: dict[str, Any]) -> None:
         (Merge(("id",)), [("1", "a"), ("2", "B"), ("3", "c")]),
     ],
 )
-@pytest.mark.parametrize("partition_by", [None, "what", ["id", "what"]])
+@pytest.mark.parametrize(("partition_by", "as_batches"), [(None, False), ("what", True), (["id", "what"], False)])
 def test_loads_meet_the_table(
     path: Path, how: Disposition, expected: list[Row], as_batches: bool, partition_by: Any
 ) -> None:

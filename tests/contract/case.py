@@ -52,6 +52,8 @@ class Case(ABC):
     """Promises that do not hold: the test's name, with `[id]` for one of its parameters, and the reason."""
     longest_name: ClassVar[int] = 200
     """How many bytes the name of a table or column may have."""
+    unnameable: ClassVar[frozenset[str]] = frozenset()
+    """Names of `naming.NAMES` that nothing in the system can have; they must be refused."""
 
     @classmethod
     def system(cls) -> AbstractContextManager[Any]:
@@ -111,6 +113,8 @@ class HoldsTypes(Reads, Writes):
 
     holds: ClassVar[frozenset[str]] = frozenset(TYPES)
     """Names of `values.TYPES`."""
+    bounded: ClassVar[Mapping[str, str]] = {}
+    """Types of these that the system holds in part, and which part; any other value must be refused."""
 
 
 class ReadsByCursor(Reads):

@@ -115,8 +115,10 @@ class DatabaseCase(Case, ReadsByCursor, HoldsTypes, Merges):
         places = ", ".join([self.place] * rows.num_columns)
         values = [tuple(row.values()) for row in rows.to_pylist()]
         if values:
-            named = ", ".join(map(self.quoted, rows.column_names))
-            cursor.executemany(f"INSERT INTO {self.quoted(table)} ({named}) VALUES ({places})", values)
+            into = f"{self.quoted(table)} ({', '.join(map(self.quoted, rows.column_names))})"
+            if self.place == "%s":
+                into = into.replace("%", "%%")
+            cursor.executemany(f"INSERT INTO {into} VALUES ({places})", values)
 
 
 class PostgresCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeReadOnly, RunsFull):
@@ -287,6 +289,8 @@ class DuckDBCase(DatabaseCase, CanBeReadOnly, RunsFull):
 class SqliteCase(DatabaseCase, CanBeReadOnly, RunsFull):
     title = "SQLite"
     connector = "sqlite"
+    holds = FLAT
+    bounded: ClassVar = {"float32": "no NaN", "float64": "no NaN"}
     place = "?"
     kinds: ClassVar = {
         "bool": "BOOLEAN",
@@ -311,6 +315,12 @@ class SqliteCase(DatabaseCase, CanBeReadOnly, RunsFull):
 
     def connection(self) -> Settings:
         return {"path": str(self.file), "wait": 1}
+
+    def source(self, table: str) -> Settings:
+        return {"table": table, "schema": "main"}
+
+    def sink(self, table: str, how: Disposition) -> Settings:
+        return {"table": table, "schema": "main"}
 
     @contextmanager
     def session(self) -> Iterator[Any]:
@@ -348,6 +358,13 @@ class MySQLCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeReadOnl
     title = "MySQL (MariaDB)"
     connector = "mysql"
     longest_name = 64
+    unnameable = frozenset({"🎉"})
+    holds = FLAT
+    bounded: ClassVar = {
+        "float32": "finite",
+        "float64": "finite",
+        "timestamp with zone": "1970 to 2038",
+    }
     kinds: ClassVar = {
         "bool": "BOOLEAN",
         "int32": "INTEGER",
@@ -382,6 +399,12 @@ class MySQLCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeReadOnl
 
     def connection(self) -> Settings:
         return {"url": self.server.url(self.database), "retries": 4}
+
+    def source(self, table: str) -> Settings:
+        return {"table": table, "schema": self.database}
+
+    def sink(self, table: str, how: Disposition) -> Settings:
+        return {"table": table, "schema": self.database}
 
     @contextmanager
     def session(self) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from .case import Case, HoldsTypes, Writes
 from .cases import CASES
 from .recording import Outcomes
 from .suite import THEMES, claimed, promises
+from .values import TYPES
 
 COMMAND = "pytest tests/contract -n 2 --dist loadgroup --write-matrix"
 
@@ -44,8 +45,14 @@ def _column(case: type[Case], seen: Outcomes) -> Column | None:
         gaps = sorted({outcome for outcome in found if outcome and outcome != KEPT})
         outcomes[name] = "; ".join(gaps) or KEPT
     delivery = case.delivery.value if issubclass(case, Writes) else ""
-    types = tuple(sorted(case.holds)) if issubclass(case, HoldsTypes) else ()
+    types = tuple(_types(case)) if issubclass(case, HoldsTypes) else ()
     return Column(case.title, tuple(filter(None, (case.connector, case.via))), delivery, types, outcomes)
+
+
+def _types(case: type[HoldsTypes]) -> Iterator[str]:
+    for name in TYPES:
+        if name in case.holds:
+            yield f"{name} ({case.bounded[name]})" if name in case.bounded else name
 
 
 def _themes() -> Iterator[matrix.Theme]:

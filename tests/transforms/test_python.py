@@ -21,7 +21,7 @@ from databrokkr_assets.lake.dataset import Dataset
 from databrokkr_assets.lake.store import Store
 from databrokkr_assets.transforms.python import Python
 from databrokkr_assets.transforms.sql import Sql
-from tests.engine.test_staging import Query, table
+from tests.engine.loads import Query, table
 
 
 @pytest.fixture
