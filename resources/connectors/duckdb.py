@@ -58,6 +58,9 @@ log = logging.getLogger("databrokkr")
 _HELD = re.compile(r"lock on file|Unique file handle conflict")
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 
+# What DuckDB says when COMMIT cannot write; it gives no code for it.
+_FULL = re.compile("No space left|File too large|Could not write|quota")
+
 _PATIENCE = 2
 """Seconds that a test of a connection waits for the file."""
 
@@ -463,6 +466,9 @@ class DuckDBLoad(Load, WritesRelation, DeletesRows):
             mend = "clean the rows in a transform, or choose another disposition"
             raise DataError(str(error), mend=mend, where=str(self._sink.table)) from error
         except (duckdb.TransactionException, duckdb.SerializationException) as error:
+            if _FULL.search(str(error)):
+                mend = f"free space on the disk of {self._sink.file.path}, then run again: nothing was written"
+                raise AccessError(str(error), mend=mend, where=f"connection {self._sink.file.name}") from error
             raise Unavailable(str(error), mend="run it again", where=str(self._sink.table)) from error
 
 

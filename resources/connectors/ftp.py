@@ -11,16 +11,17 @@ from pydantic import Field, SecretStr
 
 from databrokkr_assets.core.errors import AccessError
 from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ChecksAccess, Finding, ListsStreams, Place
 from resources.base import Connector
 from resources.support import store_folders
 from resources.support.store_folders import OpensFolders
 from resources.support.store_ftp import FtpStore, SecureFtp
+from resources.support.stores import StoreConnection
 
 _SECONDS = 30.0
 
 
-class FtpConnection(ConnectionSettings, OpensFolders, ChecksAccess, ListsStreams):
+class FtpConnection(StoreConnection, OpensFolders, ChecksAccess, ListsStreams):
     """A folder of an FTP server. A node `files` names it as `connection`; its `path` is within it.
 
     Without TLS, password and files travel readable for all on the way, so TLS is the default.

@@ -8,14 +8,15 @@ from typing import Any, Literal
 from pydantic import SecretStr, model_validator
 
 from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ChecksAccess, Finding, ListsStreams, Place
 from resources.base import Connector
 from resources.support import store_folders
 from resources.support.store_folders import OpensFolders
 from resources.support.store_objects import RETRY, ObjectStore, client, needs
+from resources.support.stores import StoreConnection
 
 
-class GcsConnection(ConnectionSettings, OpensFolders, ChecksAccess, ListsStreams):
+class GcsConnection(StoreConnection, OpensFolders, ChecksAccess, ListsStreams):
     """A bucket of Google Cloud Storage. A node `files` names it as `connection`; its `path` is within it.
 
     It goes through the same interface as S3 and Azure Blob, and is not run in our CI: no emulator can be had there.

@@ -14,10 +14,10 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError
 from databrokkr_assets.core.plugins import missing_extra
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, Place
+from databrokkr_assets.core.spec import ChecksAccess, Finding, Place
 from resources.base import Connector
 from resources.support.store_http import HttpStore
-from resources.support.stores import AT_ONCE, OpensStore
+from resources.support.stores import AT_ONCE, OpensStore, StoreConnection
 
 if TYPE_CHECKING:
     import httpx
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Network = Annotated[str, Field(description="A network such as `10.1.0.0/16`.")]
 
 
-class HttpConnection(ConnectionSettings, OpensStore, ChecksAccess):
+class HttpConnection(StoreConnection, OpensStore, ChecksAccess):
     """Files on web servers. A node `files` names it as `connection`; its `path` is a URL or a list of them, in full or
     below `url`, without globs.
 

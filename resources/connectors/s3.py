@@ -12,16 +12,17 @@ from pydantic import SecretStr, model_validator
 from databrokkr_assets.core.errors import AccessError
 from databrokkr_assets.core.plugins import missing_extra
 from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ChecksAccess, Finding, ListsStreams, Place
 from resources.base import Connector
 from resources.support import store_folders
 from resources.support.store_folders import OpensFolders
 from resources.support.store_objects import RETRY, ObjectStore, client, needs
+from resources.support.stores import StoreConnection
 
 _ASKED_AGAIN = timedelta(minutes=10)
 
 
-class S3Connection(ConnectionSettings, OpensFolders, ChecksAccess, ListsStreams):
+class S3Connection(StoreConnection, OpensFolders, ChecksAccess, ListsStreams):
     """A bucket of Amazon S3, MinIO, Ceph, R2 … A node `files` names it as `connection`; its `path` is within it.
 
     Credentials that are not given here are found as boto3 finds them: environment, profiles, roles.

@@ -11,14 +11,15 @@ from pydantic import Field, SecretStr, model_validator
 from databrokkr_assets.core.errors import AccessError
 from databrokkr_assets.core.plugins import missing_extra
 from databrokkr_assets.core.ports import Stream
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ChecksAccess, Finding, ListsStreams, Place
 from resources.base import Connector
 from resources.support import store_folders
 from resources.support.store_folders import OpensFolders
 from resources.support.store_sftp import SftpStore
+from resources.support.stores import StoreConnection
 
 
-class SftpConnection(ConnectionSettings, OpensFolders, ChecksAccess, ListsStreams):
+class SftpConnection(StoreConnection, OpensFolders, ChecksAccess, ListsStreams):
     """A folder of an SSH server. A node `files` names it as `connection`; its `path` is within it.
 
     The server must prove who it is: by `host_key`, or by the file `known_hosts`.

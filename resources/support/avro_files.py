@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.plugins import missing_extra
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading, Writing
 from resources.support.file_output import PLAIN
@@ -79,7 +80,10 @@ def write(writing: Writing) -> int:
 
     Raises DataError for a column whose name or type Avro does not have, SpecError for another compression.
     """
-    from fastavro import writer
+    try:
+        from fastavro import writer
+    except ImportError as error:
+        raise missing_extra("formats", "writing Avro files") from error
 
     from resources.support.arrow_output import arrow_rows
     from resources.support.avro_types import avro_schema, numbers

@@ -11,7 +11,7 @@ from databrokkr_assets.core.spec import ConnectionSettings, Origin, Place
 from resources.support import found_files
 from resources.support.store_disk import DiskStore
 from resources.support.store_folders import OpensFolders, names
-from resources.support.stores import FileStore, OpensStore
+from resources.support.stores import FileStore, OpensStore, StoreConnection
 
 if TYPE_CHECKING:
     from resources.support.file_folders import TargetFolder
@@ -28,7 +28,10 @@ def store_of(connection: ConnectionSettings | None, place: Place, name: str | No
     if connection is None:
         return DiskStore(place)
     if isinstance(connection, OpensStore):
-        return connection.store(place, name or connection.type)
+        store = connection.store(place, name or connection.type)
+        if isinstance(connection, StoreConnection):
+            store.pace = connection.pace()
+        return store
     raise SpecError(f"a connection to {connection.type} holds no files", mend="use e.g. one to s3, sftp or http")
 
 

@@ -169,6 +169,9 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         """A transaction in which the table has all columns of the load."""
         if now is None:
             return self._created()
+        if now.format_version > 2:
+            what = f"the table is of Iceberg's format version {now.format_version}, which pyiceberg does not write"
+            raise SpecError(what, mend="write a table of version 2", where=self._table.name)
         transaction = now.transaction()
         known = {field.name.casefold() for field in now.schema().fields}
         fresh = {name: kind for name, kind in self._own_types().items() if name.casefold() not in known}

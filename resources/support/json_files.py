@@ -22,6 +22,7 @@ from databrokkr_assets.core.ports import Reject, RelationRead
 from resources.support.csv_types import holds
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
+from resources.support.json_checks import doubled, nested_look, number_look
 from resources.support.json_documents import DEEPEST, Document, has_lines
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type, struct_paths
@@ -203,10 +204,10 @@ class JsonLoad:
     def _fitting(self, surveyed: list[tuple[JsonFile, _Survey]]) -> list[tuple[JsonFile, _Survey]]:
         """The files, salvaged where a line cannot stay or a declared number is longer than DuckDB would read it."""
         misfits = self._misfitting([part for part, _ in surveyed if not part.salvaged])
-        doubled = self._doubled(surveyed)
+        twice = self._doubled(surveyed)
         fitting = []
         for part, survey in surveyed:
-            within = str(part.path) in doubled
+            within = str(part.path) in twice
             mend = survey.broken or survey.long & self._exact or str(part.path) in misfits
             if within or (mend and not part.salvaged):
                 fitting += self._survey([self._salvage(part, within=within)])
@@ -223,13 +224,8 @@ class JsonLoad:
         paths.discard("$")
         if not paths:
             return set()
-        single = [literal(path) for path in sorted(paths) if "*" not in path]
-        several = [literal(path) for path in sorted(paths) if "*" in path]
-        keys = [f"json_keys(json, [{', '.join(single)}])"] if single else []
-        keys += [f"json_keys(json, {path})" for path in several]
-        tests = (f"len(list_filter({found}, lambda k: len(k) > len(list_distinct(k)))) > 0" for found in keys)
         parts = [part for part, _ in surveyed]
-        found = self._duck.execute(f"SELECT DISTINCT {_FILE} FROM {_objects(parts)} WHERE {' OR '.join(tests)}")
+        found = self._duck.execute(f"SELECT DISTINCT {_FILE} FROM {_objects(parts)} WHERE {doubled(paths)}")
         return {row[0] for row in found.fetchall()}
 
     def _misfitting(self, parts: list[JsonFile]) -> set[str]:
@@ -262,7 +258,10 @@ class JsonLoad:
         if not names:
             return {}
         columns = [f"{literal(name)}: '{'JSON' if _is_nested(fields[name]) else 'VARCHAR'}'" for name in names]
-        looks = (_nested_look(name, fields) if _is_nested(fields[name]) else _number_look(name) for name in names)
+        looks = (
+            nested_look(name, sql_type(fields[name], as_json="JSON")) if _is_nested(fields[name]) else number_look(name)
+            for name in names
+        )
         row = self._duck.execute(f"SELECT {', '.join(looks)} FROM {_reader(parts, columns)}").fetchone()
         kinds = zip(names, row or (), strict=True)
         return {name: kind for name, kind in kinds if kind}
@@ -341,31 +340,6 @@ def _written(kind: str) -> str:
 
 def _holds(name: str, kind: str) -> str:
     return holds_parts(quoted(name), kind) if is_nested(kind) else holds(quoted(name), kind)
-
-
-def _number_look(name: str) -> str:
-    """SQL: the type for a field of numbers where BIGINT or DOUBLE would change one, else NULL."""
-    column = quoted(name)
-    whole = f"regexp_full_match({column}, '-?[0-9]+')"
-    beyond = f"bool_or({whole} AND TRY_CAST({column} AS BIGINT) IS NULL)"
-    inexact = f"bool_or({whole} AND coalesce(abs(TRY_CAST({column} AS DECIMAL(38,0))) > 9007199254740992, true))"
-    infinite = f"bool_or(isinf(TRY_CAST({column} AS DOUBLE)) AND NOT contains(lower({column}), 'inf'))"
-    longest = f"max(length(ltrim({column}, '-'))) FILTER ({whole})"
-    return f"""CASE
-        WHEN {infinite} THEN 'VARCHAR'
-        WHEN bool_and({whole}) THEN CASE WHEN NOT {beyond} THEN 'BIGINT' WHEN {longest} <= 38 THEN 'DECIMAL(38,0)'
-            ELSE 'VARCHAR' END
-        WHEN {inexact} THEN 'VARCHAR' END"""
-
-
-def _nested_look(name: str, fields: Mapping[str, Structure]) -> str:
-    """SQL: VARCHAR for a nested field with a whole number that its BIGINT or DOUBLE would change, else NULL."""
-    text = f"{quoted(name)}::VARCHAR"
-    beyond = f"regexp_extract_all({text}, '-?[0-9]{{19,}}')"
-    found = f"len(list_filter({beyond}, lambda x: TRY_CAST(x AS BIGINT) IS NULL)) > 0"
-    if "DOUBLE" in sql_type(fields[name], as_json="JSON"):
-        found = f"({found} OR regexp_matches({text}, '(^|[\\[:,\\s])-?[0-9]{{16,}}([^0-9.eE]|$)'))"
-    return f"CASE WHEN bool_or({found}) THEN 'VARCHAR' END"
 
 
 def _refuse_alike(fields: Iterable[str], parts: Sequence[JsonFile]) -> None:

@@ -6,6 +6,7 @@ It is unlogged: a crash of the server empties it, which is noticed.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     Session = Connection[tuple[Any, ...]]
+
+
+# A disk that fills up may show as a write that was cut short.
+_FULL = re.compile("No space left|Check free disk space|could not extend file")
 
 
 class Stage:
@@ -138,7 +143,7 @@ class Stage:
                 where=self._target,
             )
         remote = FROM_SERVER.search(text) is not None
-        if "No space left" in text and remote:
+        if _FULL.search(text) and remote:
             mend = "free disk space on the server"
             return AccessError(server.scrubbed(text), mend=mend, where=f"connection {server.name}")
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException) and not remote:

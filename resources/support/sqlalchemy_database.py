@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
 from databrokkr_assets.core.plugins import missing_extra
@@ -58,13 +60,13 @@ class Database:
         """An engine without a pool: each connection is opened anew. Raises SpecError for a URL without a driver."""
         try:
             return sa.create_engine(self.url, poolclass=sa.NullPool, connect_args=dict(self.options))
+        except (exc.NoSuchModuleError, ImportError) as error:
+            raise self._without_driver(error) from error
         except exc.ArgumentError:
             what = f"the `url` of the connection {self.name} is no URL of SQLAlchemy"
             mend = "write dialect+driver://user:password@host:port/database, special characters percent-encoded"
             # The library's own words quote what it could not read, which may be the password.
             raise SpecError(what, mend=mend, where=self._where) from None
-        except (exc.NoSuchModuleError, ImportError) as error:
-            raise self._without_driver(error) from error
 
     @contextmanager
     def connected(self) -> Iterator[sa.Connection]:
@@ -150,8 +152,15 @@ def tables(connection: sa.Connection) -> list[Stream]:
     return found
 
 
+def columns_of(look: sa.Inspector, name: TableName) -> list[ReflectedColumn]:
+    """The columns of a table or view; one of a type that SQLAlchemy does not know has none. Raises NoSuchTableError."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Did not recognize type", exc.SAWarning)
+        return look.get_columns(name.table, name.schema or None)
+
+
 def _stream(look: sa.Inspector, name: TableName, kind: str) -> Stream:
-    fields = [read_field(one["name"], one["type"]) for one in look.get_columns(name.table, name.schema or None)]
+    fields = [read_field(one["name"], one["type"]) for one in columns_of(look, name)]
     keys = tuple(look.get_pk_constraint(name.table, name.schema or None)["constrained_columns"])
     return Stream(name.table, arrow_schema((one.name, one.own) for one in fields), keys, name.schema, kind)
 

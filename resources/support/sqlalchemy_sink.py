@@ -28,7 +28,7 @@ from resources.support.applying import refuse_history_columns
 from resources.support.fitting import Place, fitted, refusals
 from resources.support.held_rows import HeldRows
 from resources.support.row_feed import RowFeed, in_lists
-from resources.support.sqlalchemy_database import Database, told
+from resources.support.sqlalchemy_database import Database, columns_of, told
 from resources.support.sqlalchemy_types import Field, made, sent
 from resources.support.tables import TableName
 
@@ -175,7 +175,7 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
         there = look.has_table(sink.table.table, sink.schema)
         present = {
             one["name"].casefold(): sa.Column(one["name"], one["type"])
-            for one in (look.get_columns(sink.table.table, sink.schema) if there else ())
+            for one in (columns_of(look, sink.table) if there else ())
         }
         folded = {key.casefold() for key in self._keys}
         wanted = {name: sa.Column(name, made(kind, key=name.casefold() in folded)) for name, kind in own.items()}
@@ -270,8 +270,9 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
         own = ", ".join(f"CAST({quoted(one.name)} AS {one.own}) AS {quoted(one.name)}" for one in found)
         given = self._held.duck.execute(f"SELECT {_sums(found)} FROM (SELECT {own} FROM ({carried}))").fetchone()
         came, misfit = self._staged(connection, stage, found)
+        # A row that is set aside is missing in the sums of all columns.
         pairs = zip(taken, given or (), came, strict=True)
-        wrong = next((one for one, left, right in pairs if left != right or one.name == misfit), None)
+        wrong = next((one for one, left, right in pairs if (misfit == one.name if misfit else left != right)), None)
         if wrong is not None:
             raise DataError(
                 f'the column "{wrong.column.name}" is {wrong.column.type}, which would change some of its values',
@@ -288,7 +289,7 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
 
         def rows() -> Iterator[list[Any]]:
             options = {"stream_results": True, "max_row_buffer": _AT_ONCE}
-            yield from in_lists(connection.execution_options(**options).execute(statement).fetchmany)
+            yield from in_lists(connection.execute(statement, execution_options=options).fetchmany)
 
         with self._held.duck.cursor() as duck:
             duck.execute("SET TimeZone = 'UTC'")
@@ -336,21 +337,24 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
         self, connection: sa.Connection, target: sa.Table, stage: sa.Table, removed: sa.Table | None
     ) -> tuple[int, dict[str, int]]:
         """Bring the staged rows into the table; gives how many were written, and what else happened."""
+
+        def run(statement: sa.Executable) -> int:
+            return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+
         facts: dict[str, int] = {}
         if removed is not None:
-            keys = [column.name for column in removed.columns]
-            facts["rows_deleted"] = connection.execute(_deleting(target, removed, keys)).rowcount
-        names = [column.name for column in stage.columns]
+            facts["rows_deleted"] = run(_deleting(target, removed, [column.name for column in removed.columns]))
         match self._how:
             case History():
                 at = self._moment(connection, target.c[_cased(target, VALID_FROM)])
-                facts["rows_closed"] = connection.execute(_closing(target, stage, self._how.keys, at)).rowcount
-                return connection.execute(_opening(target, stage, self._how.keys, at)).rowcount, facts
+                facts["rows_closed"] = run(_closing(target, stage, self._how.keys, at))
+                return run(_opening(target, stage, self._how.keys, at)), facts
             case Merge():
-                connection.execute(_deleting(target, stage, self._how.keys))
+                run(_deleting(target, stage, self._how.keys))
             case Replace():
-                connection.execute(target.delete())
-        return connection.execute(target.insert().from_select(names, sa.select(stage))).rowcount, facts
+                run(target.delete())
+        names = [column.name for column in stage.columns]
+        return run(target.insert().from_select(names, sa.select(stage))), facts
 
     def _moment(self, connection: sa.Connection, column: sa.Column[Any]) -> Any:
         """The load's time, as the column takes it."""

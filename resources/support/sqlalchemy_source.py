@@ -24,7 +24,7 @@ from databrokkr_assets.engine.duckdb import open_duck
 from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
 from resources.support.row_feed import MOST_ROWS, Row, RowFeed, in_lists
-from resources.support.sqlalchemy_database import Database, no_table, told
+from resources.support.sqlalchemy_database import Database, columns_of, no_table, told
 from resources.support.sqlalchemy_types import Field, field, seen
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class SqlAlchemySource(Source, ReadsAsRelation):
         with self._database.connected() as connection:
             # A driver that cannot stream holds all rows; the others fetch what is asked for.
             options = {"stream_results": True, "max_row_buffer": MOST_ROWS}
-            result = connection.execution_options(**options).execute(statement)
-            yield from in_lists(result.fetchmany)
+            yield from in_lists(connection.execute(statement, execution_options=options).fetchmany)
 
     @property
     def _told(self) -> str:
@@ -125,7 +124,7 @@ class SqlAlchemySource(Source, ReadsAsRelation):
         assert self._name is not None
         look, schema = sa.inspect(connection), self._name.schema or None
         try:
-            columns = look.get_columns(self._name.table, schema)
+            columns = columns_of(look, self._name)
         except exc.NoSuchTableError as error:
             raise no_table(connection, self._name) from error
         found = [field(one["name"], one["type"], as_text=one["name"] in self._settings.as_text) for one in columns]
@@ -135,9 +134,8 @@ class SqlAlchemySource(Source, ReadsAsRelation):
 
     def _seen(self, connection: sa.Connection) -> list[Field]:
         """The columns of a query, typed by its first rows where the settings do not say more."""
-        result = connection.execution_options(stream_results=True).execute(
-            sa.select(sa.text("*")).select_from(self._from)
-        )
+        statement = sa.select(sa.text("*")).select_from(self._from)
+        result = connection.execute(statement, execution_options={"stream_results": True})
         told_by_driver = result.cursor.description if result.cursor else []
         names, rows = list(result.keys()), result.fetchmany(_FIRST_ROWS)
         result.close()

@@ -61,7 +61,7 @@ def _double(value: Any) -> float:
 
 def _decimal(value: Any, digits: int, scale: int) -> Decimal:
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not number.is_finite() or abs(number) >= Decimal(10) ** (digits - scale):
+    if not number.is_finite() or number.copy_abs() >= Decimal(10) ** (digits - scale):
         _refused(value)
     whole = number.scaleb(scale, context=_WIDE)
     return number if whole == whole.to_integral_value() else _refused(value)

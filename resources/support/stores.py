@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar, Self
 
+from pydantic import Field, model_validator
+
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, Unavailable
-from databrokkr_assets.core.spec import Place
+from databrokkr_assets.core.spec import ConnectionSettings, Place
 from resources.support.found_files import FoundFile, vanished
 from resources.support.retry import retried
 
@@ -26,12 +30,53 @@ PIECE = 4 << 20
 """About how many bytes of a file are in memory at once."""
 
 
+class StoreConnection(ConnectionSettings):
+    """What every connection to a store can say."""
+
+    max_per_second: float | None = Field(default=None, gt=0)
+    """How many files are asked for in a second, over all runs: each of the `max_concurrent` nodes that may use the
+    connection at once gets its share."""
+
+    @model_validator(mode="after")
+    def _has_shares(self) -> Self:
+        if self.max_per_second is not None and self.max_concurrent is None:
+            raise ValueError("`max_per_second` is shared by the nodes at work; say how many: add `max_concurrent: 1`")
+        return self
+
+    def pace(self) -> Pace:
+        """The pace of one node that uses the connection."""
+        shares = self.max_concurrent or 1
+        return Pace(self.max_per_second / shares if self.max_per_second is not None else None)
+
+
+class Pace:
+    """Lets so many through in a second, evenly; used by several threads."""
+
+    def __init__(self, per_second: float | None = None) -> None:
+        self._seconds = 1 / per_second if per_second else 0.0
+        self._next = 0.0
+        self._lock = Lock()
+
+    def wait(self) -> None:
+        """Return when it is one's turn."""
+        if not self._seconds:
+            return
+        with self._lock:
+            now = time.monotonic()
+            mine = max(now, self._next)
+            self._next = mine + self._seconds
+        time.sleep(mine - now)
+
+
 class FileStore(ABC):
     """Files that can be found and read.
 
     Used within `with`, where it connects when first asked and disconnects at the end; by several threads at once.
     Every method raises AccessError, Unavailable, or SpecError for a path that it cannot have.
     """
+
+    pace: Pace = Pace()
+    """How fast files may be asked for."""
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +116,7 @@ class FileStore(ABC):
 
         Raises Unavailable when it is longer or shorter than it was.
         """
+        self.pace.wait()
         size = retried(lambda: _saved(self.pieces(file), target), tries=3, passing=is_broken)
         if size != file.size:
             raise vanished([file])

@@ -193,7 +193,7 @@ def test_whatever_comes_in_which_order_of_values_not_below_the_last_is_read_once
 
 
 def test_late_rows_and_rows_without_a_value_come_again_where_they_meet_by_key(path: Path) -> None:
-    run(path, "CREATE TABLE t (id INT, \"at\" TIMESTAMP)", "INSERT INTO t VALUES (1, '2024-01-05'), (2, NULL)")
+    run(path, 'CREATE TABLE t (id INT, "at" TIMESTAMP)', "INSERT INTO t VALUES (1, '2024-01-05'), (2, NULL)")
     again: dict[str, Any] = {"disposition": "merge", "keys": "id", "lookback": "2 days", "cursor_nulls": "always"}
     given: dict[str, Any] = {"table": "t", "cursor": "at", **again}
     rows, cursor = staged(source(path, **given))

@@ -185,7 +185,11 @@ def test_on_s3(s3: S3) -> None:
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"path": "out/x.parquet"}, "need a folder"), ({"format": None}, "tells no format"), ({"target_size": "1kB"}, "greater than or equal to 1000000")],
+    [
+        ({"path": "out/x.parquet"}, "need a folder"),
+        ({"format": None}, "tells no format"),
+        ({"target_size": "1kB"}, "greater than or equal to 1000000"),
+    ],
 )
 def test_settings_that_cannot_be(more: dict[str, Any], says: str) -> None:
     given = {"type": "files", "input": "o", "path": "out", "format": "parquet", "partition_by": "what"} | more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import fastavro
@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from databrokkr_assets.core.errors import DataError, SpecError
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.connectors.files import FilesSink
-from resources.support.file_formats import FORMATS
+from resources.support.file_formats import FORMATS, FormatName
+from resources.support.file_settings import Excel, FixedWidth, Limits, Xml
 from tests.connectors.carrying import mark
 from tests.connectors.files_reading import read, reader, write
 from tests.connectors.test_files_sink import EVERYTHING, ODD, put
@@ -274,3 +275,11 @@ def test_formats_that_are_only_read() -> None:
             FilesSink(type="files", input="i", path=path)
     with pytest.raises(ValidationError, match=r"packed within; leave out \.gz"):
         FilesSink(type="files", input="i", path="o.avro.gz")
+
+
+def test_the_page_names_every_format_and_key() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+    keys = {key for model in (Excel, FixedWidth, Limits, Xml) for key in model.model_fields}
+    endings = {ending for form in FORMATS.values() for ending in (*form.extensions, *form.read_only)}
+    assert [word for word in keys | endings | set(FORMATS) if f"`{word}`" not in page] == []
+    assert set(FORMATS) == set(get_args(FormatName))

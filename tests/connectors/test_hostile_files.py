@@ -45,8 +45,7 @@ def zipped(
         for name, content in members.items():
             info = zipfile.ZipInfo(name)
             info.compress_type = zipfile.ZIP_DEFLATED
-            if change:
-                change(info)
+            change(info)
             archive.writestr(info, content)
     return path
 

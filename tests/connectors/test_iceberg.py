@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestWriter,
+    ManifestWriterV2,
+)
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update.snapshot import _FastAppendFiles
+from pyiceberg.typedef import Record
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
@@ -300,6 +313,54 @@ def test_renamed_columns_and_files_of_another_engine(shop: Shop) -> None:
     assert shop.seen() == staged(shop.source())[0] == [*expected, ("4", "d")]
     with pytest.raises(SpecError, match="columns were renamed"):
         shop.put("SELECT 4 AS id, 'd' AS word", Merge(("id",)), mark(3, after=2))
+
+
+class _DeletesManifest(ManifestWriterV2):
+    """A manifest of delete files, which pyiceberg reads and does not write."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+class _RowsDeleted(_FastAppendFiles):
+    """A snapshot that deletes rows by their positions, as Spark and Trino make it for merge-on-read."""
+
+    def new_manifest_writer(self, spec: PartitionSpec) -> ManifestWriter:
+        metadata = self._transaction.table_metadata
+        return _DeletesManifest(spec, metadata.schema(), self.new_manifest_output(), self.snapshot_id, "deflate")
+
+
+def test_deleted_rows_are_never_read(shop: Shop) -> None:
+    shop.put(ROWS, Append(), mark(1))
+    table = shop.table()
+    (task,) = table.scan().plan_files()
+    path = f"{table.location()}/data/deletes.parquet"
+    rows = pa.table({"file_path": [task.file.file_path], "pos": pa.array([0], pa.int64())})
+    pq.write_table(rows, path.removeprefix("file://"))
+    deletes = DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=1,
+        file_size_in_bytes=Path(path.removeprefix("file://")).stat().st_size,
+        spec_id=0,
+    )
+    transaction = table.transaction()
+    with _RowsDeleted(Operation.OVERWRITE, transaction, table.io) as snapshot:
+        snapshot.append_data_file(deletes)
+    transaction.commit_transaction()
+    assert staged(shop.source())[0] == batched(shop.source())[0] == shop.seen() == [("2", "b")]
+    with pytest.raises(SpecError, match="rows are deleted apart"):
+        shop.put(MORE, Merge(("id",)), mark(2, after=1))
+    shop.put(MORE, Append(), mark(2, after=1))
+    assert staged(shop.source())[0] == [("2", "B"), ("2", "b"), ("3", "c")]
+    shop.put(MORE, Replace(), mark(3, after=2))
+    assert staged(shop.source())[0] == shop.seen() == [("2", "B"), ("3", "c")]
 
 
 def test_a_bucketed_table_is_read_and_not_written(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""The generic connector, on SQLite and on PostgreSQL: values stay as they are, rows arrive once, errors say what to do."""
+"""The generic connector on SQLite and PostgreSQL: values stay as they are, rows arrive once, errors say what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
 from databrokkr_assets.core.ports import LoadMark, Sink, Source, Target
-from databrokkr_assets.core.spec import Origin, Place
+from databrokkr_assets.core.spec import Origin, Place, Range
 from databrokkr_assets.engine.delivering import deliver
 from databrokkr_assets.engine.loading import load
 from resources.connectors.sqlalchemy import (
@@ -65,7 +65,7 @@ def opened(url: str) -> Iterator[sa.Connection]:
 def run(url: str, *statements: str) -> None:
     with opened(url) as given:
         for statement in statements:
-            given.exec_driver_sql(statement)
+            given.execute(sa.text(statement.replace(":", "\\:")))
 
 
 def shown(url: str, query: str = "SELECT * FROM target") -> list[tuple[Any, ...]]:
@@ -120,7 +120,9 @@ def test_no_value_changes_on_the_way_into_a_table_and_back(url: str) -> None:
     rows, rejects = relation(source(url, table="target"))
     assert rejects == []
     if url.startswith("sqlite"):  # which keeps an instant as text
-        rows = [tuple(value[:26] + "+00" if value and value.endswith("+00:00") else value for value in row) for row in rows]
+        rows = [
+            tuple(value[:26] + "+00" if value and value.endswith("+00:00") else value for value in row) for row in rows
+        ]
     assert rows == want
     assert len(batched(source(url, table="target", as_text=as_text))[0]) == 2
 
@@ -134,15 +136,23 @@ def test_types_of_postgresql_are_read_as_they_are(database: str) -> None:
     run(
         url,
         POSTGRES,
-        "INSERT INTO t VALUES (1, 1.230, 4.50, '{\"b\": 1.0, \"a\": 12345678901234567890.5}', "
+        'INSERT INTO t VALUES (1, 1.230, 4.50, \'{"b": 1.0, "a": 12345678901234567890.5}\', '
         "'00000000-0000-0000-0000-000000000001', '\\x00ff', '2024-01-01 10:00:00.000001+02', '1 month', '{1,NULL}', "
         "'10.0.0.1', '<a/>', 12345678901234567890123456789012345678901234567890, '10:00+02', 0.5, 'x')",
     )
     assert relation(source(url, table="t")) == (
         [
-            ("1", "1.230", "4.50", '{"a": 12345678901234567890.5, "b": 1.0}', "00000000-0000-0000-0000-000000000001")
-            + ("\\x00\\xFF", "2024-01-01 08:00:00.000001+00", "1 mon", "{1,NULL}", "10.0.0.1/32", "<a/>")
-            + ("12345678901234567890123456789012345678901234567890", "10:00:00+02", "0.5", "x  ")
+            (
+                *(
+                    "1",
+                    "1.230",
+                    "4.50",
+                    '{"a": 12345678901234567890.5, "b": 1.0}',
+                    "00000000-0000-0000-0000-000000000001",
+                ),
+                *("\\x00\\xFF", "2024-01-01 08:00:00.000001+00", "1 mon", "{1,NULL}", "10.0.0.1/32", "<a/>"),
+                *("12345678901234567890123456789012345678901234567890", "10:00:00+02", "0.5", "x  "),
+            )
         ],
         [],
     )
@@ -164,7 +174,9 @@ def test_a_value_that_its_type_cannot_hold_is_set_aside_or_told(database: str) -
 def test_misfits_of_sqlite_go_to_quarantine_and_the_load_goes_on(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     run(url, "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER, d DATE, n NUMERIC(10,2))")
-    run(url, "INSERT INTO t VALUES (1, 1, '2024-01-01', 1.1), (2, 'x', NULL, NULL), (3, 1, 'y', 2), (4, 1, NULL, 1.555)")
+    run(
+        url, "INSERT INTO t VALUES (1, 1, '2024-01-01', 1.1), (2, 'x', NULL, NULL), (3, 1, 'y', 2), (4, 1, NULL, 1.555)"
+    )
     outcome = load(job(tmp_path), source(url, table="t"), Replace())
     assert (outcome.rows_out, outcome.quarantined) == (1, 3)
     assert relation(source(url, table="t"))[0] == [("1", "1", "2024-01-01", "1.10")]
@@ -203,7 +215,6 @@ def test_a_stream_tells_columns_and_primary_key(url: str) -> None:
 
 def test_odd_names_are_found_and_kept(url: str) -> None:
     run(url, 'CREATE TABLE "my ""t%" ("select" INT, "ü🎉 ""x"":y" TEXT)')
-    run(url, "INSERT INTO \"my \"\"t%%\" VALUES (1, 'z')" if url.startswith("postgresql") and False else "SELECT 1")
     with opened(url) as given:
         table = sa.table('my "t%', sa.column("select"), sa.column('ü🎉 "x":y'))
         given.execute(table.insert(), [{"select": 1, 'ü🎉 "x":y': "z"}])
@@ -219,7 +230,11 @@ def test_odd_names_are_found_and_kept(url: str) -> None:
 
 
 def test_a_query_is_typed_by_its_first_rows_or_by_the_settings(url: str) -> None:
-    run(url, "CREATE TABLE t (id INT, n NUMERIC(10,2), s TEXT)", "INSERT INTO t VALUES (1, 1.50, ':a 5%'), (2, NULL, NULL)")
+    run(
+        url,
+        "CREATE TABLE t (id INT, n NUMERIC(10,2), s TEXT)",
+        "INSERT INTO t VALUES (1, 1.50, ':a 5%'), (2, NULL, NULL)",
+    )
     query = "SELECT id, n, s, ':x' AS x, 5 % 3 AS rest FROM t WHERE s IS NULL OR s LIKE ':a%' -- ok"
     stream = next(source(url, query=query, types={"n": "DECIMAL(12,3)"}).streams())
     assert [str(kind) for kind in stream.schema.types] == ["int64", "decimal128(12, 3)", "string", "string", "int64"]
@@ -266,8 +281,9 @@ def test_rows_that_come_late_or_without_a_value_come_again(url: str) -> None:
 def test_a_range_of_the_cursor_is_read_again(url: str) -> None:
     run(url, "CREATE TABLE t (id INT, what TEXT)", "INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')")
     given = SqlAlchemySourceSettings(type="sqlalchemy", connection="shop", table="t", cursor="id")
-    again, _ = given.between("2", "3")
-    assert relation(again.open(connection(url), PLACE))[0] == ([("2", "b")] if "post" in url else [])
+    again, _ = given.within(Range("2", "3"))
+    assert isinstance(again, SqlAlchemySourceSettings)
+    assert relation(again.open(connection(url), PLACE))[0] == [("2", "b")]
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -380,8 +396,8 @@ written(sink({url!r}), MORE, Replace(), mark(2, 1))
 
 def test_new_columns_are_added_and_missing_ones_stay_null(url: str) -> None:
     written(sink(url), ROWS, Append(), mark(1))
-    written(sink(url), values([(3, 1.5)], '"ID" more').replace('"""ID"""', '"ID"'), Append(), mark(2, 1))
-    assert [row[2] for row in shown(url, "SELECT id, what, more FROM target")] == [None, None, 1.5] or True
+    written(sink(url), values([(3, "1.5::DOUBLE")], "ID more"), Append(), mark(2, 1))
+    assert [row[2] for row in shown(url, "SELECT id, what, more FROM target")] == [None, None, 1.5]
     with pytest.raises(SpecError, match='has no column "other"'):
         written(sink(url, create=False), values([(1, 2)], "id other"), Append(), mark(3, 2))
     with pytest.raises(SpecError, match='the key "ident" is no column'):
@@ -390,13 +406,24 @@ def test_new_columns_are_added_and_missing_ones_stay_null(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [("INTEGER", "'007'"), ("NUMERIC(10,2)", "1.555"), ("INTEGER", "1.5"), ("TIMESTAMP", "TIMESTAMP 'infinity'")],
+    [("INTEGER", "'007'"), ("DATE", "TIMESTAMP '2024-01-01 10:00:00'"), ("TIMESTAMP", "TIMESTAMP 'infinity'")],
 )
 def test_a_value_that_the_column_would_change_is_an_error(url: str, kind: str, given: str) -> None:
     run(url, f"CREATE TABLE target (id INT, odd {kind})")
     with pytest.raises((DataError, SpecError)) as raised:
         written(sink(url), f"SELECT 1 AS id, {given} AS odd", Append(), mark(1))
     assert isinstance(raised.value, DataError | SpecError)
+    assert shown(url) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"), [("NUMERIC(10,2)", "1.555"), ("CHAR(5)", "'a'"), ("REAL", "0.123456789::DOUBLE")]
+)
+def test_a_value_that_postgresql_would_change_without_a_word_is_an_error(database: str, kind: str, given: str) -> None:
+    url = database.replace("postgresql://", "postgresql+psycopg://")
+    run(url, f"CREATE TABLE target (odd {kind})")
+    with pytest.raises(DataError, match='the column "odd" is'):
+        written(sink(url), f"SELECT {given} AS odd", Append(), mark(1))
     assert shown(url) == []
 
 
@@ -422,7 +449,8 @@ import resource
 from databrokkr_assets.core.disposition import Append
 from tests.connectors.carrying import mark, one_duck, written
 from tests.connectors.test_sqlalchemy import sink, source
-written(sink({url!r}), "SELECT range AS id, repeat(md5(range::VARCHAR), 10) AS note FROM range(60000)", Append(), mark(1))
+rows = "SELECT range AS id, repeat(md5(range::VARCHAR), 10) AS note FROM range(60000)"
+written(sink({url!r}), rows, Append(), mark(1))
 given = source({url!r}, query="SELECT a.id, a.note FROM target a, generate_series(1, 3)")
 with one_duck() as duck:
     read = given.relation(duck, next(given.streams()), None)
@@ -484,7 +512,10 @@ def test_a_table_or_column_that_is_not_there_is_suggested(url: str) -> None:
 
 def test_a_connection_tells_what_it_reaches(url: str) -> None:
     run(url, "CREATE TABLE orders (id INT PRIMARY KEY, price NUMERIC(10,2))", "CREATE VIEW v AS SELECT id FROM orders")
-    assert [(one.what, one.ok) for one in connection(url).check_access("shop", PLACE)] == [("connect", True), ("read", True)]
+    assert [(one.what, one.ok) for one in connection(url).check_access("shop", PLACE)] == [
+        ("connect", True),
+        ("read", True),
+    ]
     found = {one.name: one for one in connection(url).list_streams("shop", PLACE)}
     assert {name: (one.kind, one.namespace, one.keys) for name, one in found.items()} == {
         "orders": ("table", "", ("id",)),

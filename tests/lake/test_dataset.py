@@ -150,7 +150,7 @@ def test_files_of_dead_loads_are_swept_once_they_are_surely_dead(
 
 def test_a_load_that_died_after_its_commit_is_not_swept(duck: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
     snapshot = load(duck, dataset, "SELECT 1 AS id", Append(), "a")
-    dataset.store.child("_databrokkr_staging", "load-00000001-a").touch()
+    dataset.store.child("_databrokkr_staging", "load-00000001-a").write()
     assert sweep(dataset, snapshot) == []
     assert rows(duck, snapshot) == [(1,)]
 
