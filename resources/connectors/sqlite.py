@@ -220,7 +220,7 @@ class SqliteSource(Source, ReadsAsRelation):
             return None
         # Several threads would read several snapshots.
         duck.execute("SET sqlite_disable_multithreaded_scans = true")
-        checked = partial(self._still_fits, before)
+        checked = partial(self._still_fits, duck, alias, before)
         return RelationRead(scan(alias, table, found), rejects=checked, explain=self._scan_explained)
 
     def _fed(self, duck: duckdb.DuckDBPyConnection, value: str | None) -> RelationRead:
@@ -295,9 +295,12 @@ class SqliteSource(Source, ReadsAsRelation):
         paths = [Path(self._file.path), Path(self._file.path + "-wal")]
         return tuple((found.st_size, found.st_mtime_ns) for path in paths if path.exists() for found in [path.stat()])
 
-    def _still_fits(self, before: tuple[tuple[int, int], ...]) -> Iterator[Reject]:
+    def _still_fits(
+        self, duck: duckdb.DuckDBPyConnection, alias: str, before: tuple[tuple[int, int], ...]
+    ) -> Iterator[Reject]:
         """No reject; raises Unavailable when the file got a value meanwhile that the scan may not have read right."""
         if self._stamp() != before and self._name is not None:
+            duck.execute(f"DETACH {alias}")
             with self._file.reading() as database:
                 if has_misfits(database, self._name.table, self._described[0]):
                     raise self._changed()
