@@ -161,8 +161,8 @@ class SourceSettings(_Disposed, ABC):
     provenance: bool = False
     """Whether each row says where it came from: `_load_id`, `_source` (the file or table) and `_position` in it."""
     deleted_flag: str | None = None
-    """A column that is true, or not NULL where it is no boolean, on rows that were deleted: `merge` removes the row
-    with the same keys, `history` closes it."""
+    """A column that tells deleted rows by being true, a number but 0, or a time or text that is not NULL: `merge`
+    removes the row with the same keys, `history` closes it."""
     delete_missing: bool = False
     """Whether a row whose keys do not come any more was deleted; for `merge` and `history` of a source that gives all
     its rows in each load."""

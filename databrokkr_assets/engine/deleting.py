@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
 from databrokkr_assets.core.errors import SpecError, did_you_mean
 from databrokkr_assets.core.names import columns, quoted, same
+
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|DECIMAL|FLOAT|DOUBLE")
 
 GONE = "databrokkr_gone"
 """The table of the keys that go: of rows that the dataset has."""
@@ -29,7 +32,9 @@ class Deletes:
         if name is None:
             mend = did_you_mean(self.flag, staged)
             raise SpecError(f'the column "{self.flag}", which tells deleted rows, does not come', mend=mend)
-        return f"coalesce({quoted(name)}, false)" if staged[name] == "BOOLEAN" else f"{quoted(name)} IS NOT NULL"
+        if staged[name] == "BOOLEAN" or _NUMBER.match(staged[name]):
+            return f"coalesce(CAST({quoted(name)} AS BOOLEAN), false)"
+        return f"{quoted(name)} IS NOT NULL"
 
 
 def gather(

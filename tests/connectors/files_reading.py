@@ -38,7 +38,7 @@ def place(path: Path) -> Place:
 
 def reader(path: Path | str, project: Path, **settings: Any) -> FilesReader:
     """A reader of a source with these settings."""
-    reading = FilesSource(type="files", path=str(path), **settings).open(None, Place(project))
+    reading = FilesSource(type="files", path=(str(path),), **settings).open(None, Place(project))
     assert isinstance(reading, FilesReader)
     return reading
 

@@ -41,7 +41,7 @@ def packed(data: bytes, codec: str) -> bytes:
 
 
 def source(path: Path | str, **settings: Any) -> FilesSource:
-    return FilesSource(type="files", path=str(path), **settings)
+    return FilesSource(type="files", path=(str(path),), **settings)
 
 
 # --- which files ---

@@ -113,7 +113,7 @@ def test_odd_types_keep_their_value(tmp_path: Path, value: str, form: str) -> No
         kind = str(duck.sql(f"SELECT {value}").types[0])
     nested = form != "parquet" and kind.startswith(("STRUCT", "MAP"))
     columns = {} if form == "parquet" else {"x": "VARCHAR" if nested or kind == "JSON" else kind}
-    rows, _ = staged(FilesSource(type="files", path=str(path), columns=columns).open(None, Place(tmp_path)))
+    rows, _ = staged(FilesSource(type="files", path=(str(path),), columns=columns).open(None, Place(tmp_path)))
     ((text,),) = rows
     assert text == (_exact_json(str(text), expected) if nested else expected)
 
@@ -376,7 +376,7 @@ def test_what_it_offers(tmp_path: Path) -> None:
         put(tmp_path / "o.csv", "SELECT 1 AS a", mark(1), Merge(("a",)))
     origin = FilesSink(type="files", input="orders", path="/out/o.csv").origin(None)
     assert (origin.key, origin.uri) == (("files", "out", "o_csv"), "file:///out/o.csv")
-    assert FilesSource(type="files", path="/out/o.csv").origins(None) == (origin,)
+    assert FilesSource(type="files", path=("/out/o.csv",)).origins(None) == (origin,)
 
 
 def test_parquet_is_compressed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -314,6 +315,30 @@ def test_text_that_is_not_utf8_ends_a_scan_and_is_set_aside_otherwise(path: Path
     rows, rejects = relation(source(path, table="t", as_text="id"))
     assert (rows, rejects[0][2]) == ([("1", "a")], '{"id": 2, "s": "X\'61FF\'"}')
     assert relation(source(path, table="t", as_text="s"))[0] == [("1", "a"), ("2", "X'61FF'")]
+
+
+def _documented(heading: str) -> list[tuple[str, str]]:
+    """The pairs of types in the table below a heading of docs/types.md; rows that only describe are left out."""
+    page = (Path(__file__).parents[2] / "docs/types.md").read_text().split("\n## SQLite\n")[1]
+    table = page.split(f"### {heading}\n")[1].split("\n#")[0]
+    cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
+    pairs = [[re.findall("`([^`]+)`", cell) for cell in row] for row in cells]
+    return [pair for left, right in pairs for pair in zip(left, right, strict=False)]
+
+
+def test_the_types_that_the_docs_promise(path: Path) -> None:
+    from_sqlite, to_sqlite = (
+        _documented(f"From a {way}") for way in ("table or query to a dataset", "dataset to a table")
+    )
+    assert len(from_sqlite) > 20 and len(to_sqlite) > 20
+    run(path, f"CREATE TABLE t ({', '.join(f'c{at} {declared}' for at, (declared, _) in enumerate(from_sqlite))})")
+    with one_duck() as duck:
+        read = source(path, table="t").relation(duck, next(source(path, table="t").streams()), None)
+        assert list(map(str, duck.sql(read.query).types)) == [own for _, own in from_sqlite]
+    nulls = ", ".join(f"CAST(NULL AS {own}) AS c{at}" for at, (own, _) in enumerate(to_sqlite))
+    written(sink(path), f"SELECT {nulls}", Append(), mark(1))
+    made = shown(path, "SELECT cid, type FROM pragma_table_info('target')")
+    assert [declared for _, declared in sorted(made)] == [declared for _, declared in to_sqlite]
 
 
 # ------------------------------------------------------------------------------------------------ reading

@@ -140,6 +140,12 @@ def test_a_flag_that_is_no_boolean_tells_by_being_there(job: Jobs) -> None:
     assert [row[0] for row in table(job())] == [1]
 
 
+def test_a_number_tells_by_not_being_zero(job: Jobs) -> None:
+    sql = "SELECT * FROM (VALUES (1, 0), (2, 1), (3, NULL)) t(id, gone)"
+    load(job(deletes=Deletes(flag="gone")), Query(sql), Merge(("id",)))
+    assert [row[0] for row in table(job())] == [1, 3]
+
+
 def test_an_unknown_flag_is_refused(job: Jobs) -> None:
     with pytest.raises(SpecError, match="deleted"):
         load(job(deletes=Deletes(flag="deleted")), rows((1, "a")), Merge(("id",)))
