@@ -283,3 +283,9 @@ def test_the_page_names_every_format_and_key() -> None:
     endings = {ending for form in FORMATS.values() for ending in (*form.extensions, *form.read_only)}
     assert [word for word in keys | endings | set(FORMATS) if f"`{word}`" not in page] == []
     assert set(FORMATS) == set(get_args(FormatName))
+
+
+def test_a_parquet_file_without_rows_is_no_lie(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": ["x"]}).slice(0, 0), tmp_path / "none.parquet")
+    found = read(tmp_path / "none.parquet")
+    assert (found.rows, list(found.types)) == ([], ["a", "b"])
