@@ -196,7 +196,9 @@ class FilesReader(Source, ReadsAsRelation):
                 return None
             form = _one_format(self._settings, parts)
             self._settings.refuse_misfits(form)
-            read = FORMATS[form].reader()(Reading(duck, parts, self._settings, work, child, first=first))
+            told = self._settings.provenance
+            reading = Reading(duck, parts, self._settings, work, child, first=first, provenance=told)
+            read = FORMATS[form].reader()(reading)
         return read and replace(read, explain=lambda error: _explained(error, files, parts))
 
     def _unchanged(self, files: list[FoundFile], result: T) -> T:

@@ -34,6 +34,8 @@ from resources.support.csv_survey import CsvFile, Survey, Surveyor, typed
 from resources.support.csv_types import Shapes
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
+from resources.support.line_numbers import COLUMN, Grammar, LineNumbers, beside
+from resources.support.provenance import told
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_encodings import encoding_of, is_utf8, wrong_bytes
 from resources.support.text_lines import Line, decoded, end_of_lines, lines
@@ -56,6 +58,7 @@ def read(reading: Reading) -> RelationRead | None:
         null_values=given.null_values,
         packing=reading.packing,
         columns=given.columns,
+        provenance=reading.provenance,
     )
     return CsvLoad(reading.duck, options, reading.work).relation(reading.files, first=reading.first)
 
@@ -64,7 +67,8 @@ def read(reading: Reading) -> RelationRead | None:
 class CsvOptions:
     """How the author says the files are written; `columns` holds types as DuckDB prints them.
 
-    `None`, and `auto` where there is a word for it, is to be found out from each file.
+    `None`, and `auto` where there is a word for it, is to be found out from each file. With `provenance` rows tell
+    their file and line.
     """
 
     delimiter: str | None
@@ -79,6 +83,7 @@ class CsvOptions:
     null_values: tuple[str, ...]
     packing: str | None
     columns: Mapping[str, str]
+    provenance: bool
 
 
 @dataclass(frozen=True)
@@ -216,17 +221,24 @@ class CsvLoad:
         wrong = wrong_bytes(part.plain, part.encoding)
         manner = Manner(part.dialect, len(part.names), end, wrong, layout.heads, self._options.pads)
         into, rejects = self._work.new(".csv"), RejectSpool(self._work.new(".rejects"))
-        salvaged = replace(part, path=into, dialect=part.dialect.doubling, header=True, rejects=rejects)
+        numbers = self._line_numbers() if self._options.provenance else None
+        doubling = part.dialect.doubling
+        salvaged = replace(part, path=into, dialect=doubling, header=True, rejects=rejects, numbers=numbers)
         judge = self._surveyor.judge(salvaged, manner.head, self._work.new(".block"))
         with self._work.writing(into) as out:
-            salvage = CsvSalvage(part.file.key, manner, judge, out, rejects)
+            salvage = CsvSalvage(part.file.key, manner, judge, out, rejects, numbers)
             salvage.reject(layout.guessed, "csv.preamble", "the line stands above the table")
             if first_end == "\r":
                 salvage.run_slowly(self._data(part))
             else:
                 salvage.run(part.path, layout.above, start_of_footer(part.path, layout.footer))
         rejects.close()
+        if numbers:
+            numbers.close()
         return salvaged
+
+    def _line_numbers(self) -> LineNumbers:
+        return LineNumbers(self._work.new(".lines"))
 
     # --- the first scan ---
 
@@ -254,8 +266,26 @@ class CsvLoad:
         return [self._mended(part, survey) for part, survey in zip(kin, surveys, strict=True)]
 
     def _mended(self, part: CsvFile, survey: Survey) -> tuple[CsvFile, Survey]:
-        if part.rejects or not (survey.misfits or self._overlooked(part, survey)):
+        if part.rejects is None and (survey.misfits or self._overlooked(part, survey)):
+            return self._survey([self._salvaged(part)])[0]
+        return self._numbered(part, survey) if self._options.provenance else (part, survey)
+
+    def _numbered(self, part: CsvFile, survey: Survey) -> tuple[CsvFile, Survey]:
+        """The file with the lines of its rows; salvaged where they cannot be told without reading it."""
+        if part.numbers:
             return part, survey
+        numbers, dialect = self._line_numbers(), part.dialect
+        grammar = Grammar(
+            next(map(end_of_lines, decoded(part.path, "utf-8")))[-1:] or "\n",
+            dialect.quote,
+            dialect.escape,
+            dialect.delimiter,
+            keeps_empty=len(part.names) == 1,
+        )
+        sure = numbers.add_file(part.path, grammar, part.layout.above)
+        numbers.close()
+        if sure and numbers.count == survey.rows:
+            return replace(part, numbers=numbers), survey
         return self._survey([self._salvaged(part)])[0]
 
     def _overlooked(self, part: CsvFile, survey: Survey) -> bool:
@@ -271,7 +301,12 @@ class CsvLoad:
             f"TRY_CAST({places.get(name, 'NULL')} AS {types[name]}) AS {quoted(shown)}"
             for name, shown in columns.items()
         )
-        return f"SELECT {', '.join(values)} FROM {typed(run, [types[name] for name in places])}"
+        scan = typed(run, [types[name] for name in places])
+        if not self._options.provenance:
+            return f"SELECT {', '.join(values)} FROM {scan}"
+        lines = beside(part.numbers for part in run if part.numbers)
+        where = told(columns.values(), [part.file.key for part in run], f"beside.{COLUMN}", scan="own")
+        return f"SELECT {', '.join(values)}, {where} FROM {scan} AS own POSITIONAL JOIN {lines} AS beside"
 
 
 def _families(parts: Iterable[CsvFile]) -> list[list[CsvFile]]:

@@ -16,6 +16,7 @@ from typing import IO
 
 from databrokkr_assets.core.ports import Reject
 from resources.support.csv_records import BOM, Dialect, Fields, Record, is_unfinished, records
+from resources.support.line_numbers import Grammar, LineNumbers
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import LIMIT, Line, lines_of, repaired
 
@@ -26,12 +27,13 @@ _OTHER_END = re.compile("\r\n?|\n")
 
 @dataclass(frozen=True)
 class Judge:
-    """What DuckDB says: whether a block of records has no mistake, and which rows a declared type would change.
+    """What DuckDB says: how many rows a block of records has, 0 for one with a mistake, and which rows a declared type
+    would change.
 
     `misfits` gives the reason of each such row by its place in the list.
     """
 
-    is_good: Callable[[bytes], bool]
+    good_rows: Callable[[bytes], int]
     misfits: Callable[[list[Fields]], dict[int, str]]
 
 
@@ -56,16 +58,30 @@ class Manner:
         names = self.dialect.delimiter.join(f"c{index}" for index in range(self.width))
         return (names + self.end).encode()
 
+    @property
+    def grammar(self) -> Grammar:
+        """How the records of a block are told that DuckDB reads as it is."""
+        return Grammar("\n", self.dialect.doubling.quote, "", self.dialect.delimiter, keeps_empty=self.width == 1)
+
 
 class CsvSalvage:
     """Sorts the records of one file, called `name`, into good ones and rejects, in bounded memory.
 
-    The good ones are written to `out` in UTF-8, in the manner of the file but for escapes, below a header.
+    The good ones are written to `out` in UTF-8, in the manner of the file but for escapes, below a header; their lines
+    to `numbers`, where these are wanted.
     """
 
-    def __init__(self, name: str, manner: Manner, judge: Judge, out: IO[bytes], rejects: RejectSpool) -> None:
+    def __init__(
+        self,
+        name: str,
+        manner: Manner,
+        judge: Judge,
+        out: IO[bytes],
+        rejects: RejectSpool,
+        numbers: LineNumbers | None = None,
+    ) -> None:
         self._name, self._manner, self._judge = name, manner, judge
-        self._out, self._rejects = out, rejects
+        self._out, self._rejects, self._numbers = out, rejects, numbers
         self._line = 1
         self._is_in_long_line = False
         out.write(manner.head)
@@ -103,12 +119,23 @@ class CsvSalvage:
         if not cut:
             return self._give_up_line(data)
         block, rest = data[:cut], data[cut:]
-        if self._means_the_same(block) and self._judge.is_good(block):
+        if self._means_the_same(block) and self._is_good(block):
             self._out.write(block if block.endswith(b"\n") else block + self._manner.end.encode())
             self._line += block.count(b"\n")
             return rest
         read = self._take_apart if level + 1 < len(_SIZES) else self._read
         return read(block, level + 1, last=last) + rest
+
+    def _is_good(self, block: bytes) -> bool:
+        """Whether the block has no mistake. Where lines are wanted, those of its rows must be sure; they are noted."""
+        rows = self._judge.good_rows(block)
+        if not (rows and self._numbers):
+            return rows > 0
+        found = self._manner.grammar.find(block, self._line)
+        if found is None or len(found.lines) != rows:
+            return False
+        self._numbers.add(found.lines)
+        return True
 
     def _give_up_line(self, beginning: bytes) -> bytes:
         """Reject a line that is longer than any may be, and pass over the rest of it."""
@@ -212,6 +239,7 @@ class CsvSalvage:
     def _keep(self, rows: list[tuple[Record, Fields]]) -> Iterator[tuple[int, Reject]]:
         """Write the rows but those that a declared type would change, or that DuckDB would find too long."""
         misfits = self._judge.misfits([fields for _, fields in rows]) if rows else {}
+        kept = []
         for place, (record, fields) in enumerate(rows):
             text = (self._written(fields) + self._manner.end).encode()
             if place in misfits:
@@ -220,6 +248,9 @@ class CsvSalvage:
                 yield record.line, self._reject(record, "csv.length", f"longer than {LIMIT:,} bytes")
             else:
                 self._out.write(text)
+                kept.append(record.line)
+        if self._numbers:
+            self._numbers.add(kept)
 
     def _reject(self, record: Record, rule: str, reason: str) -> Reject:
         return Reject(reason, rule, f"{self._name}:{record.line}", repaired(record.text))

@@ -15,6 +15,7 @@ from resources.support.csv_records import BOM, Dialect, Fields
 from resources.support.csv_salvage import Judge
 from resources.support.csv_types import INTEGER, NUMBERS, TEXT, Shapes, digits, holds, kinds
 from resources.support.found_files import FoundFile
+from resources.support.line_numbers import LineNumbers
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import LIMIT
 
@@ -26,7 +27,8 @@ _SAMPLE_ROWS = 10_000
 class CsvFile:
     """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads.
 
-    `header` tells whether `path` begins with one. A salvaged file has its rejects.
+    `header` tells whether `path` begins with one. A salvaged file has its rejects. `numbers` are the lines of the rows,
+    where rows are to tell them.
     """
 
     file: FoundFile
@@ -38,6 +40,7 @@ class CsvFile:
     layout: Layout
     header: bool
     rejects: RejectSpool | None = None
+    numbers: LineNumbers | None = None
 
     @property
     def kin(self) -> tuple[object, ...]:
@@ -106,13 +109,13 @@ class Surveyor:
         block = replace(part, path=scratch, header=True)
         reasons = [f"CASE WHEN NOT ({hold}) THEN {reason} END" for reason, hold in self._misfits(part)]
 
-        def is_good(data: bytes) -> bool:
+        def good_rows(data: bytes) -> int:
             scratch.write_bytes(head + data)
             try:
                 (survey,) = self.scan([block], shapes=False)
             except duckdb.Error:
-                return False
-            return survey.rows > 0 and not survey.misfits
+                return 0
+            return 0 if survey.misfits else survey.rows
 
         def misfits(rows: list[Fields]) -> dict[int, str]:
             if not reasons:
@@ -125,7 +128,7 @@ class Surveyor:
             )
             return dict(found.fetchall())
 
-        return Judge(is_good, misfits)
+        return Judge(good_rows, misfits)
 
     def _all_hold(self, part: CsvFile) -> str:
         """SQL: whether a row fits all declared types."""

@@ -39,7 +39,8 @@ class Reading:
     """What a format is given to read: local files of this one format, archives taken apart already, none blank.
 
     `work` holds the temporary files, and unpacks. `child` is the process that reads what a native library could fall
-    over. `first` tells that nothing was read before, so that a declared column must be in the files.
+    over. `first` tells that nothing was read before, so that a declared column must be in the files; `provenance` that
+    each row is to tell its file and its place in it, by `provenance.told`.
     """
 
     duck: DuckDBPyConnection
@@ -48,6 +49,7 @@ class Reading:
     work: WorkFolder
     child: Child
     first: bool
+    provenance: bool
 
     @property
     def packing(self) -> Packing | None:

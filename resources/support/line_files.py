@@ -8,7 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import RelationRead
+from databrokkr_assets.engine.shaping import POSITION
 from resources.support.file_formats import Reading
 from resources.support.line_blocks import LineBlocks
 from resources.support.parquet_files import relation_of
@@ -28,4 +30,7 @@ def read(reading: Reading) -> RelationRead:
             for lines in LineBlocks(reading, file, "text", spools[-1]):
                 stored.write_batch(pa.record_batch([lines.texts, lines.numbers], schema=_SCHEMA))
         spools[-1].close()
-    return RelationRead(relation_of(reading.duck, paths).query, rejects=lambda: chain.from_iterable(spools))
+    query = relation_of(reading.duck, paths, provenance=reading.provenance).query
+    if reading.provenance:  # lines that were set aside count, too
+        query = f"SELECT * REPLACE (line_number AS {quoted(POSITION)}) FROM ({query})"
+    return RelationRead(query, rejects=lambda: chain.from_iterable(spools))

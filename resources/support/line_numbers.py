@@ -1,7 +1,7 @@
 """The line in which each row of a text file begins, kept in a Parquet file beside it.
 
-DuckDB's readers of text do not tell it. It reads the rows and these numbers side by side (`POSITIONAL JOIN`), each in its
-order, on however many cores. numpy finds the lines: the ends of lines that stand outside of quotes are ends of records.
+DuckDB's readers of text do not tell it. It reads the rows and these numbers side by side (`POSITIONAL JOIN`), each in
+its order, on however many cores. numpy finds the lines: a line end outside of quotes is the end of a record.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _BOM = b"\xef\xbb\xbf"
 _RETURN = 13
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
@@ -130,13 +131,15 @@ class Grammar:
         before = view[np.maximum(quotes[::2] - 1, 0)]  # of one at the very beginning, itself
         if not np.isin(before, list(f"{self.quote}\r\n".encode() + self.delimiter.encode()[-1:])).all():
             return None
-        return ends[np.searchsorted(quotes, ends) % 2 == 0]
+        outside: Numbers = ends[np.searchsorted(quotes, ends) % 2 == 0]
+        return outside
 
 
-def _filled(view: Bytes, starts: Numbers, stops: Numbers) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _filled(view: Bytes, starts: Numbers, stops: Numbers) -> Flags:
     """Which records have anything in them but the first byte of a line end."""
     sizes = stops - starts
-    return (sizes > 1) | ((sizes == 1) & (view[starts] != _RETURN))
+    filled: Flags = (sizes > 1) | ((sizes == 1) & (view[starts] != _RETURN))
+    return filled
 
 
 def _of_file(path: Path, grammar: Grammar) -> Iterator[Numbers | None]:
@@ -146,8 +149,10 @@ def _of_file(path: Path, grammar: Grammar) -> Iterator[Numbers | None]:
         while piece := stream.read(_BLOCK):
             data = rest + piece
             found = grammar.find(data, line, last=False)
-            yield found.lines if found and len(data) - found.size <= LIMIT else None
-            assert found, "nobody goes on after None"
+            if found is None or len(data) - found.size > LIMIT:
+                yield None
+                return
+            yield found.lines
             rest, line = data[found.size :], line + found.ends
     found = grammar.find(rest, line)
     yield found.lines if found else None

@@ -21,4 +21,4 @@ def stored_relation(reading: Reading, function: str) -> RelationRead:
         paths[file.key] = target = reading.work.new(".parquet")
         source = reading.plain(file).absolute()
         casts.update(reading.child.call(function, file.key, source=str(source), target=str(target)))
-    return with_casts(relation_of(reading.duck, paths), casts)
+    return with_casts(relation_of(reading.duck, paths, provenance=reading.provenance), casts)

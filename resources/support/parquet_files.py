@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -15,6 +16,7 @@ from databrokkr_assets.core.errors import DataError, Where
 from databrokkr_assets.core.names import literal, quoted
 from databrokkr_assets.core.ports import RelationRead
 from resources.support.file_formats import Reading
+from resources.support.provenance import FILE_ROW, told
 
 _WIDENS = (
     ("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
@@ -38,7 +40,7 @@ def read(reading: Reading) -> RelationRead:
             path = reading.work.new(".parquet")
             casts |= reading.child.call("parquet_check:store_file", file.key, source=source, target=str(path))
         paths[file.key] = path
-    return with_casts(relation_of(reading.duck, paths), casts)
+    return with_casts(relation_of(reading.duck, paths, provenance=reading.provenance), casts)
 
 
 def with_casts(read: RelationRead, casts: Mapping[str, str]) -> RelationRead:
@@ -49,17 +51,20 @@ def with_casts(read: RelationRead, casts: Mapping[str, str]) -> RelationRead:
     return replace(read, query=f"SELECT * REPLACE ({values}) FROM ({read.query})")
 
 
-def relation_of(duck: duckdb.DuckDBPyConnection, paths: Mapping[str, Path]) -> RelationRead:
+def relation_of(duck: duckdb.DuckDBPyConnection, paths: Mapping[str, Path], *, provenance: bool) -> RelationRead:
     """The rows of Parquet files that were looked at, which stand at paths by the keys that errors name.
 
-    Raises DataError for a column whose types do not fit together.
+    With `provenance`, each row tells its file and its number in it. Raises DataError for a column whose types do not
+    fit together.
     """
     schemas: dict[pa.Schema, str] = {}
     for key, path in paths.items():
         schemas.setdefault(pq.read_schema(path).remove_metadata(), key)
     if len(schemas) > 1:
         _refuse_mixtures({key: (_types(duck, paths[key]), schema) for schema, key in schemas.items()})
-    return RelationRead(f"SELECT * FROM {_reader(list(paths.values()), by_name=len(schemas) > 1)}")
+    names = chain.from_iterable(schema.names for schema in schemas)
+    more = f", {told(names, list(paths), f'{FILE_ROW} + 1')}" if provenance else ""
+    return RelationRead(f"SELECT *{more} FROM {_reader(list(paths.values()), by_name=len(schemas) > 1)}")
 
 
 def _reader(paths: Sequence[Path], *, by_name: bool = False) -> str:

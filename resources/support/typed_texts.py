@@ -15,6 +15,7 @@ from databrokkr_assets.core.names import literal, quoted
 from databrokkr_assets.core.ports import Reject, RelationRead
 from resources.support.csv_types import Shapes, digits, holds, kinds
 from resources.support.file_formats import Reading
+from resources.support.provenance import told
 from resources.support.reject_spool import RejectSpool
 
 POSITION = "__databrokkr_position"
@@ -63,6 +64,7 @@ class TypedTexts:
 
     def __init__(self, reading: Reading, tables: Sequence[TextTable], rule: str) -> None:
         self._duck, self._work, self._tables, self._rule = reading.duck, reading.work, tables, rule
+        self._provenance = reading.provenance
         self._columns = _union(tables, reading.settings.columns)
         if reading.first:
             _refuse_unknown(reading.settings.columns, self._columns)
@@ -79,8 +81,14 @@ class TypedTexts:
             f"TRY_CAST({quoted(column.name)} AS {column.sql_type}) AS {quoted(column.name)}"
             for column in self._columns.values()
         )
-        query = f"SELECT {values} FROM {_reader(self._tables)} WHERE {_all_hold(self._declared)}"
+        query = f"SELECT {values}{self._told()} FROM {_reader(self._tables)} WHERE {_all_hold(self._declared)}"
         return RelationRead(query, rejects=lambda: chain.from_iterable(self._spools()))
+
+    def _told(self) -> str:
+        if not self._provenance:
+            return ""
+        keys, names = [table.key for table in self._tables], [column.name for column in self._columns.values()]
+        return f", {told(names, keys, quoted(POSITION))}"
 
     @property
     def _declared(self) -> list[_Column]:

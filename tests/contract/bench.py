@@ -39,7 +39,7 @@ from resources.registry import connector
 from .case import Case, Reads, Settings, Writes
 
 PIPELINE = "contract"
-CONNECTION = "here"
+CONNECTION = "shelf_7"
 TARGET = f"{PIPELINE}/out"
 
 Ability = TypeVar("Ability")

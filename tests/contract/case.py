@@ -105,7 +105,7 @@ class Writes(ABC):
 class Merges(Writes):
     """The sink meets rows by key, and removes those that are deleted in its input."""
 
-    dispositions = (Append, Replace, Merge)
+    dispositions: ClassVar[tuple[type[Disposition], ...]] = (Append, Replace, Merge)
 
 
 class HoldsTypes(Reads, Writes):
@@ -126,11 +126,21 @@ class ReadsByCursor(Reads):
 
 
 class ReadsArrivals(Reads):
-    """The source reads each thing that arrives (a file, a message) once."""
+    """The source reads each thing that arrives (a file, a message, what was appended) once."""
+
+    only_new: ClassVar[Settings] = {}
+    """Settings by which the source does so, where it needs any."""
 
     @abstractmethod
     def arrive(self, table: str, name: str, rows: pa.Table) -> None:
         """Make a thing of these rows arrive, not by the connector; names sort in the order of arrival."""
+
+
+def only_new(case: Case, cursor: str) -> Settings:
+    """Settings by which a source of the case reads only what is new, by the column `cursor` where it has cursors."""
+    if isinstance(case, ReadsByCursor):
+        return {"cursor": cursor}
+    return case.only_new if isinstance(case, ReadsArrivals) else {"disposition": "replace"}
 
 
 class Stops(ABC):

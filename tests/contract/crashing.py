@@ -11,7 +11,7 @@ import pyarrow as pa
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 
 from .bench import Bench, Plan
-from .case import Reads, ReadsArrivals, ReadsByCursor, Writes
+from .case import Reads, ReadsArrivals, ReadsByCursor, Writes, only_new
 from .child import END, Run, run_in_child
 from .theme import Theme, needs
 from .values import told
@@ -44,9 +44,7 @@ class Crashing(Theme):
     @needs(Reads)
     def test_a_killed_load_is_made_whole(self, bench: Bench) -> None:
         """kill -9 between any two steps of a load from the source: the next run loses and doubles nothing."""
-        how: dict[str, Any] = {"cursor": "id"} if isinstance(bench.case, ReadsByCursor) else {}
-        if not isinstance(bench.case, ReadsByCursor | ReadsArrivals):
-            how = {"disposition": "replace"}
+        how = only_new(bench.case, "id")
         plan = bench.reading("log", **how)
         want = _happened(bench, 0, [])
         first = run_in_child(Run(plan, "rows"))

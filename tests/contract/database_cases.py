@@ -395,7 +395,7 @@ class MySQLCase(DatabaseCase, Stops, ChecksPasswords, GrantsRights, CanBeReadOnl
         return "`" + name.replace("`", "``") + "`"
 
     def is_missing(self, error: Exception) -> bool:
-        return error.args[0] == 1146
+        return bool(error.args[0] == 1146)
 
     def stop(self) -> None:
         self.server.stop(crash=True)

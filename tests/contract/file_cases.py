@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from databrokkr_assets.core.disposition import Append, Disposition
 from databrokkr_assets.core.ports import Delivery
+from tests import store_services
 from tests.connectors import stores_at_hand
 from tests.connectors.stores_at_hand import AtHand, Servers
 
@@ -144,11 +145,15 @@ def _plain(value: Any) -> Any:
 class S3FilesCase(StoreCase, CanBeReadOnly):
     title = "files on S3"
     via = "s3"
+    gaps: ClassVar = {
+        "test_tables_of_any_name_are_read": "names with a space were not proved: the server of our tests, moto, takes the "
+        "signature of a listing whose prefix has one for wrong"
+    }
     wrong: ClassVar = {"secret_access_key": "hush-hush"}
 
     def __init__(self, servers: Servers) -> None:
         self.at_hand = stores_at_hand.s3(servers)
-        self.client = servers.get(stores_at_hand.store_services.guarded_s3).owner.client()
+        self.client = servers.get(store_services.guarded_s3).owner.client()
         self.bucket = self.connection()["bucket"]
 
     @classmethod
@@ -217,6 +222,10 @@ class ServerFolderCase(OnDisk, StoreCase):
 
     wrong: ClassVar = {"password": "hush-hush"}
 
+    @abstractmethod
+    def __init__(self, servers: Servers) -> None:
+        """A folder of the server."""
+
     def write(self, path: str, content: bytes) -> None:
         self.at_hand.put(path, content)
 
@@ -232,7 +241,7 @@ class SftpFilesCase(ServerFolderCase):
 
     def __init__(self, servers: Servers) -> None:
         self.at_hand = stores_at_hand.sftp_by_password(servers)
-        server = servers.get(stores_at_hand.store_services.sftp_by_password)
+        server = servers.get(store_services.sftp_by_password)
         self.folder = server.folder / str(self.connection()["folder"]).rpartition("/")[2]
 
 
@@ -242,5 +251,5 @@ class FtpFilesCase(ServerFolderCase):
 
     def __init__(self, servers: Servers) -> None:
         self.at_hand = stores_at_hand.ftp(servers)
-        server = servers.get(stores_at_hand.store_services.ftp)
+        server = servers.get(store_services.ftp)
         self.folder = server.folder / str(self.connection()["folder"]).rpartition("/")[2]

@@ -12,13 +12,16 @@ from deltalake import DeltaTable, write_deltalake
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 
-from .case import CanBeReadOnly, Case, HoldsTypes, Merges, Rows, RunsFull, Settings
+from .case import CanBeReadOnly, Case, HoldsTypes, Merges, ReadsArrivals, Rows, RunsFull, Settings
 from .places import SMALL, unwritable
+from .values import TYPES
 
 
-class DeltaCase(Case, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
+class DeltaCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
     title = "Delta tables"
     connector = "delta"
+    only_new: ClassVar = {"incremental": True}
+    unnameable = frozenset({"per%s cent"})  # a table's folder; columns may
     dispositions = (Append, Replace, Merge)
 
     def __init__(self, folder: Path) -> None:
@@ -40,6 +43,9 @@ class DeltaCase(Case, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
         plain = rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
         write_deltalake(str(self.folder / table), plain, mode="overwrite", schema_mode="overwrite")
 
+    def arrive(self, table: str, name: str, rows: pa.Table) -> None:
+        write_deltalake(str(self.folder / table), rows, mode="append")
+
     def get(self, table: str) -> Rows:
         where = str(self.folder / table)
         if not DeltaTable.is_deltatable(where):
@@ -57,11 +63,13 @@ class DeltaCase(Case, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
         yield SMALL
 
 
-class IcebergCase(Case, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
+class IcebergCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
     title = "Iceberg tables"
     connector = "iceberg"
+    only_new: ClassVar = {"incremental": True}
+    unnameable = frozenset({"dot.ted"})  # a table; columns may
+    holds = frozenset(TYPES) - {"uint64"}
     dispositions = (Append, Replace, Merge)
-    gaps: ClassVar = {}
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,6 +98,10 @@ class IcebergCase(Case, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
             if catalog.table_exists(("shop", table)):
                 catalog.drop_table(("shop", table))
             catalog.create_table(("shop", table), plain.schema).append(plain)
+
+    def arrive(self, table: str, name: str, rows: pa.Table) -> None:
+        with self._catalog() as catalog:
+            catalog.create_table_if_not_exists(("shop", table), rows.schema).append(rows)
 
     def get(self, table: str) -> Rows:
         with self._catalog() as catalog:

@@ -32,6 +32,9 @@ EVERYDAY = pa.table(
 """Rows of the types that every system has, with NULLs and an empty text."""
 
 
+ITEMS = ["id", "what"]
+
+
 class Reading(Theme):
     """What comes from a source."""
 
@@ -48,9 +51,11 @@ class Reading(Theme):
     @pytest.mark.parametrize("disposition", ["append", "replace", "merge", "history"])
     def test_what_was_read_is_not_doubled(self, bench: Bench, disposition: str) -> None:
         """A load after which nothing changed leaves the dataset as it was, for each disposition but a full `append`."""
-        how = {"disposition": disposition} | ({"keys": ["id"]} if disposition in ("merge", "history") else {})
-        if disposition == "append" and isinstance(bench.case, ReadsByCursor):
-            how["cursor"] = "id"
+        how: dict[str, Any] = {"disposition": disposition} | (
+            {"keys": ["id"]} if disposition in ("merge", "history") else {}
+        )
+        if disposition == "append":
+            how |= only_new(bench.case, "id")
         bench.case.put("orders", EVERYDAY)
         bench.load("orders", **how)
         first = told(bench.stored())
@@ -83,16 +88,20 @@ class Discovering(Theme):
     abilities = (ListsStreams,)
 
     def test_everything_is_found(self, bench: Bench) -> None:
-        """`discover` lists what there is, with columns and keys, and reads no rows."""
+        """`discover` lists each table or file once, with columns and keys where the system tells them without reading."""
         bench.case.put("orders", keyed(EVERYDAY, "id"))
-        bench.case.put("items", EVERYDAY.select(["id", "what"]))
+        bench.case.put("items", EVERYDAY.select(ITEMS))
         connection = bench.plan().opened()
         assert isinstance(connection, ListsStreams)
-        found = {stream.name: stream for stream in connection.list_streams(CONNECTION, Place(bench.folder))}
-        assert {"orders", "items"} <= set(found)
-        assert not [name for name in found if "_databrokkr" in name]
-        assert found["orders"].schema is not None and found["orders"].schema.names == EVERYDAY.column_names
-        assert (found["orders"].keys, found["items"].keys) == (("id",), ())
+        streams = list(connection.list_streams(CONNECTION, Place(bench.folder)))
+        found = {name: [one for one in streams if name in (one.name, one.namespace)] for name in ("orders", "items")}
+        assert [len(some) for some in found.values()] == [1, 1]
+        assert not [one for one in streams if "_databrokkr" in one.name]
+        for one, columns, keys in (
+            (found["orders"][0], EVERYDAY.column_names, ("id",)),
+            (found["items"][0], ITEMS, ()),
+        ):
+            assert one.schema is None or (one.schema.names, one.keys) == (columns, keys)
 
 
 class Resuming(Theme):
@@ -172,8 +181,8 @@ class Arriving(Theme):
         case = bench.able(ReadsArrivals)
         for number in range(3):
             case.arrive("inbox", f"{number}", table(id=[number, number + 10]))
-            bench.load("inbox", disposition="append")
-            assert not bench.load("inbox", disposition="append").published
+            bench.load("inbox", disposition="append", **case.only_new)
+            assert not bench.load("inbox", disposition="append", **case.only_new).published
         assert sorted(row["id"] for row in bench.stored()) == [0, 1, 2, 10, 11, 12]
 
 
