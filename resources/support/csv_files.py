@@ -34,7 +34,7 @@ from resources.support.csv_survey import CsvFile, Survey, Surveyor, typed
 from resources.support.csv_types import Shapes
 from resources.support.file_formats import Reading
 from resources.support.found_files import FoundFile
-from resources.support.line_numbers import COLUMN, Grammar, LineNumbers, beside
+from resources.support.line_numbers import COLUMN, ROWS, LineNumbers, with_lines
 from resources.support.provenance import told
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_encodings import encoding_of, is_utf8, wrong_bytes
@@ -273,16 +273,10 @@ class CsvLoad:
     def _numbered(self, part: CsvFile, survey: Survey) -> tuple[CsvFile, Survey]:
         """The file with the lines of its rows; salvaged where they cannot be told without reading it."""
         if part.numbers:
+            part.numbers.require(survey.rows, part.file.key)
             return part, survey
-        numbers, dialect = self._line_numbers(), part.dialect
-        grammar = Grammar(
-            next(map(end_of_lines, decoded(part.path, "utf-8")))[-1:] or "\n",
-            dialect.quote,
-            dialect.escape,
-            dialect.delimiter,
-            keeps_empty=len(part.names) == 1,
-        )
-        sure = numbers.add_file(part.path, grammar, part.layout.above)
+        numbers = self._line_numbers()
+        sure = numbers.add_file(part.path, part.grammar, part.layout.above)
         numbers.close()
         if sure and numbers.count == survey.rows:
             return replace(part, numbers=numbers), survey
@@ -297,16 +291,15 @@ class CsvLoad:
     def _run_query(self, run: list[CsvFile], columns: Mapping[str, str], types: Mapping[str, str]) -> str:
         part = run[0]
         places = {name.casefold(): f"c{index}" for index, name in enumerate(part.names)}
-        values = (
+        values = [
             f"TRY_CAST({places.get(name, 'NULL')} AS {types[name]}) AS {quoted(shown)}"
             for name, shown in columns.items()
-        )
+        ]
         scan = typed(run, [types[name] for name in places])
-        if not self._options.provenance:
-            return f"SELECT {', '.join(values)} FROM {scan}"
-        lines = beside(part.numbers for part in run if part.numbers)
-        where = told(columns.values(), [part.file.key for part in run], f"beside.{COLUMN}", scan="own")
-        return f"SELECT {', '.join(values)}, {where} FROM {scan} AS own POSITIONAL JOIN {lines} AS beside"
+        if self._options.provenance:
+            values.append(told(columns.values(), [part.file.key for part in run], COLUMN, scan=ROWS))
+            scan = with_lines(scan, (part.numbers for part in run if part.numbers))
+        return f"SELECT {', '.join(values)} FROM {scan}"
 
 
 def _families(parts: Iterable[CsvFile]) -> list[list[CsvFile]]:

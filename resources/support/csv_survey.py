@@ -15,9 +15,9 @@ from resources.support.csv_records import BOM, Dialect, Fields
 from resources.support.csv_salvage import Judge
 from resources.support.csv_types import INTEGER, NUMBERS, TEXT, Shapes, digits, holds, kinds
 from resources.support.found_files import FoundFile
-from resources.support.line_numbers import LineNumbers
+from resources.support.line_numbers import Grammar, LineNumbers
 from resources.support.reject_spool import RejectSpool
-from resources.support.text_lines import LIMIT
+from resources.support.text_lines import LIMIT, decoded, end_of_lines
 
 _FILE = "__file"
 _SAMPLE_ROWS = 10_000
@@ -46,6 +46,13 @@ class CsvFile:
     def kin(self) -> tuple[object, ...]:
         """Files with the same can be read by one scan."""
         return self.names, self.dialect, self.header, self.rejects is None
+
+    @property
+    def grammar(self) -> Grammar:
+        """How its records are told."""
+        end, dialect = next(map(end_of_lines, decoded(self.path, "utf-8")))[-1:] or "\n", self.dialect
+        alone = len(self.names) == 1
+        return Grammar(end, dialect.quote, dialect.escape, dialect.delimiter, keeps_empty=alone)
 
 
 def texts(kin: list[CsvFile]) -> str:

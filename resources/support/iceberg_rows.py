@@ -32,7 +32,8 @@ def plain(table: Table, schema: Schema, tasks: Sequence[FileScanTask]) -> bool:
     """Whether the rows are those of the files: none is deleted apart, and columns have the same names everywhere.
 
     Iceberg knows columns by number. By name they are the same where no schema that the table ever had gives a number
-    another name, or a name another number, and where no file is older than the table (a name mapping).
+    another name, or a name another number, where no file is older than the table (a name mapping), and where no nested
+    field has a name that Iceberg's writers change in their files.
     """
     if table.metadata.name_mapping() is not None or any(task.delete_files for task in tasks):
         return False
@@ -45,6 +46,8 @@ def plain(table: Table, schema: Schema, tasks: Sequence[FileScanTask]) -> bool:
     for one in (*table.schemas().values(), schema):
         for number in one.field_ids:
             name = (one.find_column_name(number) or "").casefold()
+            if "." in name and _is_changed(one.find_field(number).name):
+                return False
             if names.setdefault(number, name) != name or numbers.setdefault(name, number) != number:
                 return False
     return True
@@ -58,10 +61,28 @@ def rows_of(duck: duckdb.DuckDBPyConnection, schema: Schema, paths: Sequence[str
     query = f"SELECT {nulls}, '' AS {FILE} WHERE false"
     if paths:
         listed = ", ".join(literal(address(path)) for path in paths)
-        read = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false, filename = '{FILE}')"
+        by = _by_number(schema) if any(map(_is_changed, typed)) else "union_by_name = true"
+        read = f"read_parquet([{listed}], {by}, hive_partitioning = false, filename = '{FILE}')"
         query = f"{query} UNION ALL BY NAME SELECT * FROM {read}"
     casts = ", ".join(f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in typed.items())
     return f"SELECT {casts}{more} FROM ({query})"
+
+
+def _is_changed(name: str) -> bool:
+    """Whether Iceberg's writers call a column otherwise in their files: `two words` is `two_x20words` there."""
+    from pyiceberg.schema import make_compatible_name
+
+    return make_compatible_name(name) != name
+
+
+def _by_number(schema: Schema) -> str:
+    """The option that finds columns by their numbers."""
+    told = (
+        f"{field.field_id}: {{name: {literal(field.name)}, type: {literal(sql_type(field.field_type))}, "
+        "default_value: NULL}"
+        for field in schema.fields
+    )
+    return f"schema = MAP {{{', '.join(told)}}}"
 
 
 def scanned(duck: duckdb.DuckDBPyConnection, table: Table, schema: Schema, tasks: Sequence[FileScanTask]) -> str:

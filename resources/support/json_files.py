@@ -27,6 +27,8 @@ from resources.support.json_documents import DEEPEST, Document, has_lines
 from resources.support.json_salvage import LINE, LONG_NUMBER, JsonSalvage, SalvagedLines
 from resources.support.json_structures import Structure, has_numbers, merged, parsed, sql_type, struct_paths
 from resources.support.json_types import holds_parts, is_nested
+from resources.support.line_numbers import COLUMN, ROWS, Grammar, LineNumbers, with_lines
+from resources.support.provenance import told
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_encodings import encoding_of, is_utf8, wrong_bytes
 from resources.support.text_lines import LIMIT, Line, lines
@@ -50,7 +52,7 @@ def read_documents(reading: Reading) -> RelationRead | None:
 
 def _relation(reading: Reading, keys: tuple[str, ...] | None) -> RelationRead | None:
     given = reading.settings
-    options = JsonOptions(given.encoding, reading.packing, given.columns, keys)
+    options = JsonOptions(given.encoding, reading.packing, given.columns, keys, reading.provenance)
     return JsonLoad(reading.duck, options, reading.work).relation(reading.files)
 
 
@@ -58,18 +60,23 @@ def _relation(reading: Reading, keys: tuple[str, ...] | None) -> RelationRead | 
 class JsonOptions:
     """How the author says the files are written; `columns` holds types as DuckDB prints them.
 
-    `keys` lead to the records of a document; `None` for JSON lines.
+    `keys` lead to the records of a document; `None` for JSON lines. With `provenance` objects tell their file and line,
+    those of a document their number.
     """
 
     encoding: str
     packing: str | None
     columns: Mapping[str, str]
     keys: tuple[str, ...] | None
+    provenance: bool
 
 
 @dataclass(frozen=True)
 class JsonFile:
-    """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads."""
+    """One file, ready for DuckDB. `plain` is in its own encoding, `path` is what DuckDB reads.
+
+    `numbers` are the lines of the objects, where these are to tell them.
+    """
 
     file: FoundFile
     plain: Path
@@ -77,6 +84,7 @@ class JsonFile:
     encoding: str
     document: Document | None = None
     salvaged: SalvagedLines | None = None
+    numbers: LineNumbers | None = None
 
     def lines(self) -> Iterator[Line]:
         """The lines of the file, or the records of the document, as they came."""
@@ -93,6 +101,7 @@ class _Survey:
     long: set[str] = field(default_factory=set)
     broken: bool = False
     deep: bool = False
+    objects: int = 0
 
     def add(self, structure: str | None, keys: int, long: bool) -> None:
         """Take in the objects of one structure, which have `keys` fields each; `None` for one that may be deep."""
@@ -124,6 +133,8 @@ class JsonLoad:
         the files is an object.
         """
         surveyed = self._fitting(self._survey([self._part(file) for file in files]))
+        if self._options.provenance:
+            surveyed = [one for part, survey in surveyed for one in self._numbered(part, survey)]
         fields: dict[str, Structure] = {}
         for _, survey in surveyed:
             fields = dict(merged(fields, survey.fields, top=True))  # type: ignore[arg-type]
@@ -158,10 +169,28 @@ class JsonLoad:
 
     def _salvage(self, part: JsonFile, *, within: bool = False) -> JsonFile:
         into = self._work.new(".jsonl")
+        numbers = self._line_numbers() if self._options.provenance else None
         with self._work.writing(into) as out:
             sorter = JsonSalvage(self._duck, part.file.key, self._exact, within=within)
-            salvaged = sorter.run(part.lines(), into, out)
-        return replace(part, path=into, salvaged=salvaged)
+            salvaged = sorter.run(part.lines(), into, out, numbers)
+        if numbers:
+            numbers.close()
+        return replace(part, path=into, salvaged=salvaged, numbers=numbers)
+
+    def _line_numbers(self) -> LineNumbers:
+        return LineNumbers(self._work.new(".lines"))
+
+    def _numbered(self, part: JsonFile, survey: _Survey) -> list[tuple[JsonFile, _Survey]]:
+        """The file with the lines of its objects; salvaged where they cannot be told without reading it."""
+        if part.numbers:
+            part.numbers.require(survey.objects, part.file.key)
+            return [(part, survey)]
+        numbers = self._line_numbers()
+        sure = numbers.add_file(part.path, Grammar())
+        numbers.close()
+        if sure and numbers.count == survey.objects:
+            return [(replace(part, numbers=numbers), survey)]
+        return self._fitting(self._survey([self._salvage(part)]))
 
     # --- the first scan ---
 
@@ -193,12 +222,13 @@ class JsonLoad:
         found = {str(part.path): _Survey() for part in parts}
         rows = self._duck.execute(f"""
             SELECT {_FILE}, CASE WHEN {deep} THEN NULL ELSE json_structure(json)::VARCHAR END AS structure,
-                len(json_keys(json)) AS keys, bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}'))
+                len(json_keys(json)) AS keys, bool_or(regexp_matches(json::VARCHAR, '{LONG_NUMBER}')), count(*)
             FROM {_objects(parts)}
             GROUP BY ALL ORDER BY count(*) DESC, structure""")
         while some := rows.fetchmany(_ROWS_AT_ONCE):
-            for path, structure, keys, long in some:
+            for path, structure, keys, long, count in some:
                 found[path].add(structure, keys, long)
+                found[path].objects += count
         return list(found.values())
 
     def _fitting(self, surveyed: list[tuple[JsonFile, _Survey]]) -> list[tuple[JsonFile, _Survey]]:
@@ -275,7 +305,12 @@ class JsonLoad:
             columns.append(f"{literal(name)}: {literal(read)}")
             values.append(quoted(name) if read == kind else f"TRY_CAST({quoted(name)} AS {kind}) AS {quoted(name)}")
         where = f" WHERE {self._all_hold()}" if any(part.salvaged for part in parts) else ""
-        return f"SELECT {', '.join(values)} FROM {_reader(parts, columns)}{where}"
+        scan = _reader(parts, columns)
+        if self._options.provenance:
+            keys = [part.file.key for part in parts]
+            values.append(told([*fields, *self._options.columns], keys, COLUMN, scan=ROWS))
+            scan = with_lines(scan, (part.numbers for part in parts if part.numbers))
+        return f"SELECT {', '.join(values)} FROM {scan}{where}"
 
     def _reading(self, name: str, fields: Mapping[str, Structure], exact: Mapping[str, str]) -> tuple[str, str]:
         """As which type a column is read, and what it then becomes."""

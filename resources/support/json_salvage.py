@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from databrokkr_assets.core.ports import Reject
 from resources.support.json_documents import DEEPEST
+from resources.support.line_numbers import LineNumbers
 from resources.support.reject_spool import RejectSpool
 from resources.support.text_lines import LIMIT, Line, repaired
 
@@ -58,14 +59,18 @@ class JsonSalvage:
     def __init__(self, duck: DuckDBPyConnection, name: str, exact: Collection[str], *, within: bool) -> None:
         self._duck, self._name, self._exact, self._within = duck, name, exact, within
 
-    def run(self, lines: Iterator[Line], into: Path, out: IO[bytes]) -> SalvagedLines:
-        """Write the good lines to `out`, the file at `into`, in bounded memory."""
+    def run(
+        self, lines: Iterator[Line], into: Path, out: IO[bytes], numbers: LineNumbers | None = None
+    ) -> SalvagedLines:
+        """Write the good lines to `out`, the file at `into`, in bounded memory; their numbers to `numbers`."""
         salvaged = SalvagedLines(into, RejectSpool(into.with_suffix(".rejects")))
         before = 0
         while held := _some(lines):
             rejects = self._rejects(held)
-            good = ((place, line) for place, line in enumerate(held) if place not in rejects and line.text.strip())
-            out.write("".join(self._numbered(line, before + place) for place, line in good).encode())
+            good = [place for place, line in enumerate(held) if place not in rejects and line.text.strip()]
+            out.write("".join(self._numbered(held[place], before + place) for place in good).encode())
+            if numbers:
+                numbers.add([before + place + 1 for place in good])
             for place in sorted(rejects):
                 salvaged.rejects.add(rejects[place])
             before += len(held)

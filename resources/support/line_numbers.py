@@ -15,11 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from databrokkr_assets.core.errors import DataError
 from databrokkr_assets.core.names import literal
 from resources.support.text_lines import LIMIT
 
-COLUMN = "line"
+COLUMN = "__databrokkr_number"
 """The column of the numbers."""
+
+ROWS = "__databrokkr_rows"
+"""What the scan of the files is called that the numbers are joined to."""
 
 _SCHEMA = pa.schema([(COLUMN, pa.int64())])
 _BLOCK = 1 << 22
@@ -63,6 +67,12 @@ class LineNumbers:
             self.add(lines[lines > above])
         return True
 
+    def require(self, rows: int, name: str) -> None:
+        """Raise DataError when DuckDB sees other rows in the file called `name` than those that were noted."""
+        if rows != self.count:
+            what = f"the lines of its rows cannot be told: there are {rows} rows, and {self.count} were found"
+            raise DataError(what, where=name, mend="leave `provenance` out, and report the file to us")
+
     def close(self) -> None:
         """Finish writing."""
         self._flush()
@@ -73,9 +83,10 @@ class LineNumbers:
         self._held, self._size = [], 0
 
 
-def beside(files: Iterable[LineNumbers]) -> str:
-    """SQL: the numbers of files, one after the other, to be joined by position with a scan of these files."""
-    return f"read_parquet([{', '.join(literal(str(file.path)) for file in files)}], hive_partitioning=false)"
+def with_lines(scan: str, files: Iterable[LineNumbers]) -> str:
+    """SQL: the rows of a scan, called `ROWS`, each with the `COLUMN` that has its number; both in the same order."""
+    listed = ", ".join(literal(str(file.path)) for file in files)
+    return f"{scan} AS {ROWS} POSITIONAL JOIN read_parquet([{listed}], hive_partitioning=false)"
 
 
 class Found(NamedTuple):

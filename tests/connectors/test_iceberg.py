@@ -28,6 +28,7 @@ from pyiceberg.typedef import Record
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable
+from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import DeletesRows, LoadMark, ReadsAsRelation, Receipt, Sink, Source, Target
 from databrokkr_assets.core.spec import Origin, Place
 from databrokkr_assets.engine.delivering import deliver
@@ -465,3 +466,24 @@ def test_settings_that_cannot_be(more: dict[str, Any]) -> None:
 def test_origins_name_the_table() -> None:
     given = IcebergSinkSettings(type="iceberg", connection="lake", input="orders", table="a.b.c")
     assert given.origin(None) == Origin(("lake", "a", "b", "c"), "iceberg", "iceberg://lake/a.b.c")
+
+
+def test_columns_that_files_call_otherwise(shop: Shop) -> None:
+    names = {"two words": pa.int64(), 'a "quoted" one': pa.string(), "🦆": pa.int64(), "plain": pa.int64()}
+    catalog = shop.catalog()
+    catalog.create_namespace("shop")
+    table = catalog.create_table("shop.orders", pa.schema(list(names.items())))
+    table.append(pa.table({"two words": [1], 'a "quoted" one': ["x"], "🦆": [2], "plain": [3]}))
+    assert staged(shop.source())[0] == [("1", "x", "2", "3")]
+    columns = ", ".join(f"{value} AS {quoted(name)}" for value, name in zip(("1", "'y'", "4", "5"), names, strict=True))
+    shop.put(f"SELECT {columns}", Merge(("two words",)), mark(1))
+    assert staged(shop.source())[0] == [("1", "y", "4", "5")] == shop.seen()
+
+
+def test_nested_fields_that_files_call_otherwise(shop: Shop) -> None:
+    kind = pa.struct([("two words", pa.int64()), ("plain", pa.int64())])
+    catalog = shop.catalog()
+    catalog.create_namespace("shop")
+    table = catalog.create_table("shop.orders", pa.schema([("s", kind)]))
+    table.append(pa.table({"s": pa.array([{"two words": 1, "plain": 2}], kind)}))
+    assert staged(shop.source())[0] == [("{'two words': 1, 'plain': 2}",)]

@@ -53,7 +53,9 @@ class Case(ABC):
     longest_name: ClassVar[int] = 200
     """How many bytes the name of a table or column may have."""
     unnameable: ClassVar[frozenset[str]] = frozenset()
-    """Names of `naming.NAMES` that nothing in the system can have; they must be refused."""
+    """Names of `naming.NAMES` that no column can have; they must be refused."""
+    no_table: ClassVar[frozenset[str]] = frozenset()
+    """Names of `naming.NAMES` that no table can have, beside those."""
 
     @classmethod
     def system(cls) -> AbstractContextManager[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import pyarrow as pa
+import pytest
 
 from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
 from tests import services
@@ -28,8 +29,21 @@ from .case import (
     Settings,
     Stops,
 )
-from .places import SMALL, or_skip, unwritable
+from .places import SMALL, unwritable
 from .values import FLAT, keys_of
+
+Service = TypeVar("Service")
+
+
+@contextmanager
+def or_skip(service: AbstractContextManager[Service]) -> Iterator[Service]:
+    """The service, or a skip that says what is missing on this machine."""
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(service)
+        except services.Missing as missing:
+            pytest.skip(str(missing))
+        yield started
 
 
 class DatabaseCase(Case, ReadsByCursor, HoldsTypes, Merges):

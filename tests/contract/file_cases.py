@@ -146,8 +146,8 @@ class S3FilesCase(StoreCase, CanBeReadOnly):
     title = "files on S3"
     via = "s3"
     gaps: ClassVar = {
-        "test_tables_of_any_name_are_read": "names with a space were not proved: the server of our tests, moto, takes the "
-        "signature of a listing whose prefix has one for wrong"
+        "test_tables_of_any_name_are_read": "names with a space are not proved, because moto, the server of our tests, "
+        "takes the signature of a listing for wrong whose prefix has one"
     }
     wrong: ClassVar = {"secret_access_key": "hush-hush"}
 

@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 
+from .bench import CONNECTION
 from .case import CanBeReadOnly, Case, HoldsTypes, Merges, ReadsArrivals, Rows, RunsFull, Settings
 from .places import SMALL, unwritable
 from .values import TYPES
@@ -21,7 +22,7 @@ class DeltaCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull
     title = "Delta tables"
     connector = "delta"
     only_new: ClassVar = {"incremental": True}
-    unnameable = frozenset({"per%s cent"})  # a table's folder; columns may
+    no_table = frozenset({"per%s cent", "br[ack]et{0}"})  # the second: deltalake's own writer fails, which `put` uses
     dispositions = (Append, Replace, Merge)
 
     def __init__(self, folder: Path) -> None:
@@ -41,13 +42,13 @@ class DeltaCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull
 
     def put(self, table: str, rows: pa.Table) -> None:
         plain = rows.cast(pa.schema([field.remove_metadata() for field in rows.schema]))
-        write_deltalake(str(self.folder / table), plain, mode="overwrite", schema_mode="overwrite")
+        write_deltalake(self._url(table), plain, mode="overwrite", schema_mode="overwrite")
 
     def arrive(self, table: str, name: str, rows: pa.Table) -> None:
-        write_deltalake(str(self.folder / table), rows, mode="append")
+        write_deltalake(self._url(table), rows, mode="append")
 
     def get(self, table: str) -> Rows:
-        where = str(self.folder / table)
+        where = self._url(table)
         if not DeltaTable.is_deltatable(where):
             return []
         rows: Rows = pa.table(DeltaTable(where).to_pyarrow_table()).to_pylist()
@@ -62,12 +63,23 @@ class DeltaCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull
     def full_disk(self) -> Iterator[int]:
         yield SMALL
 
+    def _url(self, table: str) -> str:
+        return (self.folder / table).as_uri()
+
+
+_CHANGED = "a column whose name Iceberg's writers change in their files, such as one with a space, is read as NULL"
+
 
 class IcebergCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
     title = "Iceberg tables"
     connector = "iceberg"
     only_new: ClassVar = {"incremental": True}
-    unnameable = frozenset({"dot.ted"})  # a table; columns may
+    # What makes a URL of a table's folder another one, which pyiceberg does not quote.
+    no_table = frozenset({"dot.ted", "$1:x ?", "per%s cent"})
+    gaps: ClassVar = dict.fromkeys(
+        ("test_columns_of_any_name_are_read", "test_keys_of_any_name"),
+        "a column whose name Iceberg's writers change in their files, such as one with a space, is read as NULL",
+    )
     holds = frozenset(TYPES) - {"uint64"}
     dispositions = (Append, Replace, Merge)
 
@@ -126,7 +138,7 @@ class IcebergCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFu
     def _catalog(self) -> Iterator[Any]:
         from pyiceberg.catalog.sql import SqlCatalog
 
-        catalog = SqlCatalog("here", **self._properties())
+        catalog = SqlCatalog(CONNECTION, **self._properties())
         try:
             yield catalog
         finally:

@@ -1,31 +1,13 @@
-"""Where cases stand: a service that may be missing, a folder that may not be written."""
+"""Places on a disk that take nothing, for cases whose system is a folder or a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-import pytest
-
-from tests import services
-
-Service = TypeVar("Service")
 
 SMALL = 3_000_001
-"""Bytes that a file may have where the disk is as good as full."""
-
-
-@contextmanager
-def or_skip(service: AbstractContextManager[Service]) -> Iterator[Service]:
-    """The service, or a skip that says what is missing on this machine."""
-    with ExitStack() as stack:
-        try:
-            started = stack.enter_context(service)
-        except services.Missing as missing:
-            pytest.skip(str(missing))
-        yield started
+"""Bytes that a file may have where the disk is as good as full; for `RunsFull.full_disk`."""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from databrokkr_assets.core.errors import AccessError, DataError, SpecError
 from databrokkr_assets.core.spec import ListsStreams, Place
 
 from .bench import CONNECTION, Bench, read
-from .case import Reads, ReadsArrivals, ReadsByCursor
+from .case import Reads, ReadsArrivals, ReadsByCursor, only_new
 from .theme import Theme
 from .values import keyed, table, told
 
@@ -51,11 +51,11 @@ class Reading(Theme):
     @pytest.mark.parametrize("disposition", ["append", "replace", "merge", "history"])
     def test_what_was_read_is_not_doubled(self, bench: Bench, disposition: str) -> None:
         """A load after which nothing changed leaves the dataset as it was, for each disposition but a full `append`."""
-        how: dict[str, Any] = {"disposition": disposition} | (
-            {"keys": ["id"]} if disposition in ("merge", "history") else {}
-        )
+        how: dict[str, Any] = {"disposition": disposition}
         if disposition == "append":
             how |= only_new(bench.case, "id")
+        elif disposition != "replace":
+            how["keys"] = ["id"]
         bench.case.put("orders", EVERYDAY)
         bench.load("orders", **how)
         first = told(bench.stored())
@@ -88,7 +88,7 @@ class Discovering(Theme):
     abilities = (ListsStreams,)
 
     def test_everything_is_found(self, bench: Bench) -> None:
-        """`discover` lists each table or file once, with columns and keys where the system tells them without reading."""
+        """`discover` lists each table or file once, with columns and keys where the system tells them unread."""
         bench.case.put("orders", keyed(EVERYDAY, "id"))
         bench.case.put("items", EVERYDAY.select(ITEMS))
         connection = bench.plan().opened()
