@@ -11,6 +11,8 @@ import duckdb
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, Unavailable
 from databrokkr_assets.engine.duckdb import MEMORY_LIMIT
 
+# The last two are SQLite's words, through DuckDB's scanner.
+_REFUSED_WRITES = ("No space left", "Could not write", "disk I/O error", "database or disk is full")
 _DISK_FULL = "free some space, then run again: nothing was published"
 
 
@@ -30,8 +32,8 @@ def translated(node: str, error: duckdb.Error) -> DatabrokkrError:
     """Our error for one of DuckDB's."""
     text = str(error).strip()
     match error:
-        case _ if "No space left" in text or "Could not write" in text:
-            return AccessError(f"the disk is full: {text}", mend=_DISK_FULL, where=node)
+        case _ if any(words in text for words in _REFUSED_WRITES):
+            return AccessError(f"the disk is full, or fails: {text}", mend=_DISK_FULL, where=node)
         case duckdb.OutOfMemoryException():
             mend = f"set {MEMORY_LIMIT} higher, e.g. 2GB, or free disk space for spilling"
             return AccessError(f"the memory limit was reached: {text}", mend=mend, where=node)

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
@@ -231,8 +231,13 @@ class GitWriter(Sink):
         """Open a load; its rows wait in a file that has no name."""
         if "/" in self.table:
             raise SpecError(f'"{self.table}" cannot be a file\'s name', mend="write a table's name without a slash")
-        with tempfile.TemporaryFile() as waiting, pq.ParquetWriter(waiting, target.schema.remove_metadata()) as writer:
-            yield GitLoad(self, target, how, load, waiting, writer)
+        with tempfile.TemporaryFile() as waiting:
+            writer = pq.ParquetWriter(waiting, target.schema.remove_metadata())
+            try:
+                yield GitLoad(self, target, how, load, waiting, writer)
+            finally:
+                with suppress(OSError):  # of a full disk, which was told already
+                    writer.close()
 
 
 @dataclass
