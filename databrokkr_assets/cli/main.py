@@ -112,6 +112,25 @@ def backfill(
 
 
 @app.command()
+def reload(
+    node: Annotated[str, typer.Argument(help="The source, as `pipeline.node`.")],
+    as_json: Json = False,
+) -> None:
+    """Read again what a source has landed, without asking the source, in the place of what was loaded."""
+    from databrokkr_assets.cli.show import ran, watching
+    from databrokkr_assets.core.run_tags import tags_of
+    from databrokkr_assets.core.spec import FromCopies
+    from databrokkr_assets.service.running import run as run_it
+
+    pipeline, _, source = node.partition(".")
+    with _home() as home, watching(quiet=as_json) as told, home.instance() as instance:
+        tags = tags_of(FromCopies())
+        report = run_it(home.definitions(), instance, pipeline, [source] if source else [], told, tags)
+    _tell(as_json, report.as_json(), lambda: ran(report))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
 def dev(
     port: Annotated[int, typer.Option(help="The port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="The address of the UI.")] = "127.0.0.1",

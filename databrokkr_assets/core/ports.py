@@ -7,11 +7,12 @@ also a `ReadsAsRelation`; a Load that can take a query is also a `WritesRelation
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from databrokkr_assets.core.disposition import Disposition
@@ -99,6 +100,26 @@ class ReadsAsRelation(ABC):
     @abstractmethod
     def relation(self, duck: DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
         """The rows after the cursor as a query over `duck`; `None` when this stream needs `read`."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file that was read: the `key` by which its source knows it, its `name`, and the local `path` of its bytes."""
+
+    key: str
+    name: str
+    path: Path
+
+
+class LandsFiles(ABC):
+    """A source that can hand over its files as they came."""
+
+    @abstractmethod
+    def taken(self) -> Sequence[Taken]:
+        """The files that are read by what `relation` or `read` gave, in their order; their paths hold as long as this.
+
+        Asked once the rows are staged, and before `advance`, which finds out whether a file changed meanwhile.
+        """
 
 
 class Delivery(Enum):

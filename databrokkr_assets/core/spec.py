@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, SerializeAsAny, model_validator
 
 from databrokkr_assets.core.contract import Contract
 from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
-from databrokkr_assets.core.ports import Cursor, Sink, Source, Stream
+from databrokkr_assets.core.ports import Cursor, Sink, Source, Stream, Taken
 from databrokkr_assets.core.privacy import Masking
 from databrokkr_assets.core.settings import Names, Settings
 
@@ -251,6 +251,24 @@ class ReadsRanges(ABC):
 
         Raises SpecError for a source that has nothing to tell a range by.
         """
+
+
+@dataclass(frozen=True)
+class FromCopies:
+    """What was landed is to be read again, in the place of the system."""
+
+
+class LandsCopies(ABC):
+    """A source that can keep its files in the lake as they came, and read them again from there."""
+
+    @property
+    @abstractmethod
+    def lands(self) -> bool:
+        """Whether its author wants that."""
+
+    @abstractmethod
+    def open_copies(self, copies: Sequence[Taken], place: Place) -> Source:
+        """A reader of what one load took, by the settings as they are now; it asks no system."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,10 @@ def no_checks(duck: DuckDBPyConnection) -> Iterable[CheckResult]:
 
 @dataclass(frozen=True)
 class Job:
-    """One node's work in one run: a source's brings its contract, how it tells deleted rows, and its columns' shape."""
+    """One node's work in one run: a source's brings its contract, how it tells deleted rows, and its columns' shape.
+
+    `landing` is where copies of the files are kept that it reads, by load; `None` where they are not.
+    """
 
     node: str
     dataset: Dataset
@@ -52,6 +55,7 @@ class Job:
     contract: Contract = field(default_factory=Contract)
     deletes: Deletes = field(default_factory=Deletes)
     shape: Shape = field(default_factory=Shape)
+    landing: Store | None = None
     listener: Listener = silent
     load_id: str = field(default_factory=lambda: new_load_id())
 

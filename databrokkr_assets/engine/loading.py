@@ -11,7 +11,16 @@ from duckdb import DuckDBPyConnection
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 from databrokkr_assets.core.errors import DataError, SpecError
 from databrokkr_assets.core.names import literal
-from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Reject, RelationRead, Source, Stream
+from databrokkr_assets.core.ports import (
+    Batch,
+    Cursor,
+    LandsFiles,
+    ReadsAsRelation,
+    Reject,
+    RelationRead,
+    Source,
+    Stream,
+)
 from databrokkr_assets.engine.faults import told_plainly
 from databrokkr_assets.engine.job import Job, Outcome, own_columns
 from databrokkr_assets.engine.progress import Progress
@@ -74,7 +83,7 @@ def read_rows(duck: DuckDBPyConnection, job: Job, source: Source, after: Cursor 
     if isinstance(source, ReadsAsRelation):
         read = source.relation(duck, stream, after)
         if read is not None:
-            return _shaped(duck, job, stream, read)
+            return _shaped(duck, job, source, stream, read)
     feed = _Feed(job, source.read(stream, after))
     duck.register(_FEED, feed.reader())
     read = RelationRead(
@@ -83,14 +92,15 @@ def read_rows(duck: DuckDBPyConnection, job: Job, source: Source, after: Cursor 
         rejects=lambda: iter(feed.rejects),
         explain=lambda error: feed.error,
     )
-    return _shaped(duck, job, stream, read)
+    return _shaped(duck, job, source, stream, read)
 
 
-def _shaped(duck: DuckDBPyConnection, job: Job, stream: Stream, read: RelationRead) -> Rows:
+def _shaped(duck: DuckDBPyConnection, job: Job, source: Source, stream: Stream, read: RelationRead) -> Rows:
     """What is read, in the shape in which it is stored."""
     shape = job.shape
     query = shape.finishing(duck, read.fresh(shape.masking(duck, read.query)), stream.name, job.load_id)
-    return Rows(query, lambda: shape.withheld(read.rejects()), read.advance, read.explain, shape.as_given)
+    rows = Rows(query, lambda: shape.withheld(read.rejects()), read.advance, read.explain, shape.as_given)
+    return replace(rows, taken=source.taken) if isinstance(source, LandsFiles) else rows
 
 
 class _Feed:

@@ -39,6 +39,18 @@ def add(duck: DuckDBPyConnection, rejects: Iterable[Reject]) -> None:
         duck.execute(f"INSERT INTO {REJECTED} SELECT 'read', {columns(_OF_REJECT)} FROM databrokkr_some")
 
 
+def copy(duck: DuckDBPyConnection, rows: str) -> None:
+    """Gather rows of another quarantine; `rows` is their query."""
+    duck.execute(f"INSERT INTO {REJECTED} SELECT stage, {columns(_OF_REJECT)} FROM ({rows})")
+
+
+def unreadable(duck: DuckDBPyConnection) -> int:
+    """How many of the gathered rows a source could not read."""
+    found = duck.execute(f"SELECT count(*) FILTER (stage = 'read') FROM {REJECTED}").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 def count(duck: DuckDBPyConnection) -> int:
     """How many rows were gathered."""
     found = duck.execute(f"SELECT count(*) FROM {REJECTED}").fetchone()

@@ -18,13 +18,14 @@ from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.contract import Change
 from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge, Replace
 from databrokkr_assets.core.names import QUARANTINE_SUFFIX, columns, quoted, same
-from databrokkr_assets.core.ports import Cursor, Reject
+from databrokkr_assets.core.ports import Cursor, Reject, Taken
 from databrokkr_assets.core.spec import OnFail
 from databrokkr_assets.engine import conforming, deleting, history, quarantine
 from databrokkr_assets.engine.job import ROW_ID, STAGED, WHOLE, Blocked, Job, Outcome, Stopped, own_columns
 from databrokkr_assets.engine.progress import watched
 from databrokkr_assets.lake.dataset import LoadRecord, Snapshot
-from databrokkr_assets.lake.publishing import Stage, publish, sweep
+from databrokkr_assets.lake.landing import Landing, forget
+from databrokkr_assets.lake.publishing import Stage, load_id_of, publish, sweep
 
 Scalar = Callable[[str], Any]
 
@@ -34,7 +35,8 @@ class Rows:
     """The rows of a load: a query, and what is known once it ran.
 
     `as_given` is the select list that shows staged columns to `advance` as the source calls them. `staged` stages the
-    rows where that is not done by running `query`.
+    rows where that is not done by running `query`. `taken` are the files that were read, for those who keep copies.
+    `reloaded` tells that they are those of landed loads, and `aside` is the query of what was set aside of them.
     """
 
     query: str
@@ -45,6 +47,9 @@ class Rows:
     inputs: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     staged: Callable[[Stage], None] | None = None
+    taken: Callable[[], Sequence[Taken]] = lambda: ()
+    reloaded: bool = False
+    aside: str | None = None
 
 
 class Staging:
@@ -70,6 +75,8 @@ class Staging:
         self.stage = Stage(job.dataset, duck, self.number, job.load_id)
         self.began = time.monotonic()
         self.at = datetime.now(UTC)
+        self.landing = Landing.at(job.landing, self.at.isoformat(), job.load_id) if job.landing else None
+        self.landed = False
         self.checks: tuple[CheckResult, ...] = ()
         self.rows_in = 0
         self.quarantined = 0
@@ -79,21 +86,33 @@ class Staging:
 
     def run(self, rows: Rows) -> Outcome:
         """Stage, check and publish `rows`. Raises Blocked, or any of our errors; then nothing was published."""
-        sweep(self.job.dataset, self.before)
+        swept = sweep(self.job.dataset, self.before)
+        if self.job.landing:
+            forget(self.job.landing, map(load_id_of, swept))
         self.stage.begin()
         try:
             return self._run(rows)
         except BaseException:
-            self.stage.discard()
+            self._discard()
             raise
+
+    def _discard(self) -> None:
+        """Remove what is staged and landed, unless the log may have it."""
+        self.stage.discard()
+        if self.landing and not self.stage.committing:
+            self.landing.remove()
 
     def _run(self, rows: Rows) -> Outcome:
         quarantine.prepare(self.duck)
         with watched(self.job.listener, self.job.node, self.stage.store.url):
             self._write(rows)
+        if self.landing:
+            self.landed = self.landing.keep(rows.taken())
         quarantine.add(self.duck, rows.rejects())
-        rejected = quarantine.count(self.duck)
-        self.rows_in = self.stage.rows + rejected
+        if rows.aside:
+            quarantine.copy(self.duck, rows.aside)
+        rejected = quarantine.unreadable(self.duck)
+        self.rows_in = self.stage.rows + quarantine.count(self.duck)
         self._view()
         cursor = rows.advance(self._scalar(rows.as_given(self.stage.schema.names)))
         if self._nothing_new(cursor):
@@ -109,7 +128,7 @@ class Staging:
             self.before,
             self.stage,
             Merge(self._version_keys) if isinstance(self.how, History) else self.how,
-            self._record(cursor, rows.inputs),
+            self._record(cursor, rows),
             gone=deleting.GONE if self.deleted and isinstance(self.how, Merge) else None,
             widened=self.fit.widened,
             clearing=self.clearing,
@@ -118,7 +137,7 @@ class Staging:
 
     def _given_up(self, rows: Rows) -> Outcome:
         """A load that brings nothing is no version of its own."""
-        self.stage.discard()
+        self._discard()
         return self._outcome(self.before, published=False, facts=rows.facts)
 
     def _write(self, rows: Rows) -> None:
@@ -312,7 +331,7 @@ class Staging:
             return False
         return cursor is None or cursor == self.before.last.cursor
 
-    def _record(self, cursor: Cursor | None, inputs: Mapping[str, int]) -> LoadRecord:
+    def _record(self, cursor: Cursor | None, rows: Rows) -> LoadRecord:
         last = self.before.last if self.before else None
         return LoadRecord(
             load_id=self.job.load_id,
@@ -327,9 +346,11 @@ class Staging:
             rejected=self.quarantined,
             bytes=self.stage.bytes,
             cursor=cursor if cursor is not None or last is None else last.cursor,
-            inputs=inputs,
+            inputs=rows.inputs,
             deleted=self.deleted,
             rewrote=bool(self.fit.widened),
+            landed=self.landed,
+            reloaded=rows.reloaded,
         )
 
     def _record_keys(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from databrokkr_assets.core.checks import asked
 from databrokkr_assets.core.document import Document
 from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.graph import stored_inputs
-from databrokkr_assets.core.run_tags import range_of
+from databrokkr_assets.core.run_tags import again_of
 from databrokkr_assets.core.spec import (
     CallsPython,
     ComposesSql,
@@ -185,8 +185,8 @@ class _Assets:
         def work(context: dg.AssetExecutionContext) -> Iterator[Any]:
             if limit is not None:
                 keep_limit(context.instance, *limit)
-            values = range_of(context.run.tags)
-            outcome = _run(context, Worker(pipeline, project, context.run.run_id, values), node, ahead)
+            again = again_of(context.run.tags)
+            outcome = _run(context, Worker(pipeline, project, context.run.run_id, again), node, ahead)
             nothing_new = not outcome.published and not outcome.checks
             yield from _as_before(context, pipeline, node) if nothing_new else metadata.of_checks(outcome, key)
             yield dg.MaterializeResult(asset_key=key, metadata=metadata.of_outcome(outcome, pipeline.name))

@@ -30,8 +30,9 @@ def of_outcome(outcome: Outcome, pipeline: str) -> dict[str, Any]:
         facts["databrokkr/rows_deleted"] = outcome.deleted
     if outcome.discarded:
         facts["databrokkr/values_discarded"] = outcome.discarded
-    if outcome.facts.get("parts_resumed"):
-        facts["databrokkr/parts_resumed"] = outcome.facts["parts_resumed"]
+    for fact in ("parts_resumed", "loads_repeated"):
+        if outcome.facts.get(fact):
+            facts[f"databrokkr/{fact}"] = outcome.facts[fact]
     if outcome.version is not None:
         facts["databrokkr/version"] = outcome.version
     if outcome.columns:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError
 from databrokkr_assets.core.graph import stored_inputs
+from databrokkr_assets.core.run_tags import Again
 from databrokkr_assets.core.spec import (
     ConnectionSettings,
+    FromCopies,
+    LandsCopies,
     Pipeline,
     Place,
     Range,
@@ -24,10 +28,13 @@ from databrokkr_assets.engine.job import Job, Outcome
 from databrokkr_assets.engine.loading import load, load_range
 from databrokkr_assets.engine.parts import Parts, load_in_parts
 from databrokkr_assets.engine.progress import Listener, silent
+from databrokkr_assets.engine.reloading import reload
 from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.engine.transforming import transform
 from databrokkr_assets.factory.project import Project
 from databrokkr_assets.lake.dataset import Dataset
+from databrokkr_assets.lake.landing import LANDING
+from databrokkr_assets.lake.store import Store
 from quality.gate import gate
 
 LISTENER: ContextVar[Listener] = ContextVar("databrokkr_listener", default=silent)
@@ -40,10 +47,10 @@ QUARANTINE = "quarantine"
 class Worker:
     """Runs the nodes of one pipeline in one run."""
 
-    def __init__(self, pipeline: Pipeline, project: Project, run_id: str = "", values: Range | None = None) -> None:
-        """With `values`, sources read that range of their cursors again."""
+    def __init__(self, pipeline: Pipeline, project: Project, run_id: str = "", again: Again | None = None) -> None:
+        """With `again`, sources read that again, rather than what is new."""
         self.pipeline = pipeline
-        self._range = values
+        self._again = again
         self._project = project
         self._run_id = run_id
 
@@ -77,24 +84,37 @@ class Worker:
         return Dataset(self._project.store().child(str(zone), name, node), f"{name}/{node}")
 
     def _load(self, node: str) -> Outcome:
-        settings, condition = self.pipeline.sources[node], ""
-        if self._range:
-            if not isinstance(settings, ReadsRanges):
-                raise SpecError(f"{settings.type} cannot read a range again", mend="run it without a range")
-            settings, condition = settings.within(self._range)
-        connection, place = self._project.connection(settings.connection), self._project.place
-        job = replace(
-            self._job(node),
-            max_rejects=settings.max_rejects,
-            contract=settings.contract,
-            deletes=Deletes(settings.deleted_flag, settings.delete_missing),
-            shape=_shape(settings),
-        )
-        if self._range:
-            return load_range(job, settings.open(connection, place), settings.how, self._range.high, condition)
+        settings, place = self.pipeline.sources[node], self._project.place
+        if isinstance(self._again, FromCopies):
+            return self._reload(node, settings)
+        connection = self._project.connection(settings.connection)
+        if isinstance(self._again, Range):
+            return self._load_range(node, settings, connection, self._again)
+        job = self._source_job(node, settings)
         if isinstance(settings, ReadsInParts) and settings.in_parts:
             return load_in_parts(job, _parts(settings, connection, place), settings.how)
+        if isinstance(settings, LandsCopies) and settings.lands:
+            job = replace(job, landing=self._landing(node))
         return load(job, settings.open(connection, place), settings.how)
+
+    def _load_range(
+        self, node: str, settings: SourceSettings, connection: ConnectionSettings | None, values: Range
+    ) -> Outcome:
+        if not isinstance(settings, ReadsRanges):
+            raise SpecError(f"{settings.type} cannot read a range again", mend="run it without a range")
+        within, condition = settings.within(values)
+        source = within.open(connection, self._project.place)
+        return load_range(self._source_job(node, within), source, within.how, values.high, condition)
+
+    def _reload(self, node: str, settings: SourceSettings) -> Outcome:
+        if not isinstance(settings, LandsCopies):
+            raise SpecError(f"{settings.type} keeps no copies to read again", mend="run it, to ask the source")
+        opens = partial(settings.open_copies, place=self._project.place)
+        return reload(self._source_job(node, settings), self._landing(node), settings.how, opens)
+
+    def _landing(self, node: str) -> Store:
+        """Where copies of the node's files stand."""
+        return self._project.store().child(LANDING, self.pipeline.name, node)
 
     def _deliver(self, node: str) -> Outcome:
         settings = self.pipeline.sinks[node]
@@ -107,6 +127,15 @@ class Worker:
             listener=LISTENER.get(),
         )
         return deliver(job, sink, settings.how)
+
+    def _source_job(self, node: str, settings: SourceSettings) -> Job:
+        return replace(
+            self._job(node),
+            max_rejects=settings.max_rejects,
+            contract=settings.contract,
+            deletes=Deletes(settings.deleted_flag, settings.delete_missing),
+            shape=_shape(settings),
+        )
 
     def _job(self, node: str) -> Job:
         return Job(

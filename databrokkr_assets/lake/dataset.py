@@ -29,7 +29,8 @@ COMMIT_KEY = "databrokkr"
 class LoadRecord:
     """What a load wrote down in the commit that published it.
 
-    `rewrote` tells that a wider column made it write the older rows again, which were no new rows by that.
+    `rewrote` tells that a wider column made it write the older rows again, which were no new rows by that. `landed`
+    tells that the files that it read are kept, `reloaded` that its rows are those of landed loads before it.
     """
 
     load_id: str
@@ -46,6 +47,8 @@ class LoadRecord:
     inputs: Mapping[str, int] = field(default_factory=dict)
     deleted: int = 0
     rewrote: bool = False
+    landed: bool = False
+    reloaded: bool = False
 
     def to_commit(self) -> dict[str, str]:
         """The record as commit metadata."""
@@ -195,14 +198,17 @@ class Snapshot:
             return None
         return [record for record in map(LoadRecord.from_commit, reversed(commits)) if record]
 
+    def loads(self) -> Iterator[LoadRecord]:
+        """The loads that the log tells of, the newest first."""
+        return filter(None, map(LoadRecord.from_commit, self.table.history()))
+
     def knows(self, folder: str) -> bool:
         """Whether the files of a load's folder were ever published."""
         if any(f"/{folder}/" in uri for uri in self.files):
             return True
-        records = map(LoadRecord.from_commit, self.table.history())
-        return any(record is not None and record.folder == folder for record in records)
+        return any(record.folder == folder for record in self.loads())
 
     def _newest(self) -> LoadRecord | None:
         """The last load; commits that are no loads (a new column) may stand after it."""
         newest = LoadRecord.from_commit(next(iter(self.table.history(1)), {}))
-        return newest or next(filter(None, map(LoadRecord.from_commit, self.table.history())), None)
+        return newest or next(self.loads(), None)

@@ -363,6 +363,11 @@ def sweep(dataset: Dataset, before: Snapshot | None) -> list[str]:
     return removed
 
 
+def load_id_of(folder: str) -> str:
+    """The id of the load that a folder belongs to."""
+    return folder.split("-", 2)[2]
+
+
 def _remove(path: str, size: int) -> RemoveAction:
     return RemoveAction(path, True, int(time.time() * 1000), size=size, partition_values={})
 

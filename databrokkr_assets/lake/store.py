@@ -114,6 +114,28 @@ class Store:
         except FileNotFoundError:
             return ""
 
+    def put(self, file: Path) -> None:
+        """Copy a local file here, in pieces. Raises AccessError."""
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        files, path = self._filesystem()
+        try:
+            if not self.is_s3:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            copy_files(str(file), path, LocalFileSystem(), files)
+        except OSError as error:
+            raise self.access_error(error) from error
+
+    def fetch(self, file: Path) -> None:
+        """Copy what is here to a local file, in pieces. Raises AccessError, also when it is not there."""
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        files, path = self._filesystem()
+        try:
+            copy_files(path, str(file), files, LocalFileSystem())
+        except OSError as error:
+            raise self.access_error(error) from error
+
     def names(self) -> list[str]:
         """The names directly below this folder; none when it is not there."""
         from pyarrow.fs import FileSelector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -18,21 +18,25 @@ from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
+    LandsFiles,
     ReadsAsRelation,
     RelationRead,
     Sink,
     Source,
     Stream,
+    Taken,
 )
 from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import (
     Arrivals,
     ConnectionSettings,
+    LandsCopies,
     Origin,
     Place,
     SinkSettings,
     SourceSettings,
     WatchesFiles,
+    Zone,
 )
 from resources.base import Connector
 from resources.support import found_files
@@ -40,6 +44,7 @@ from resources.support.chosen_store import folder_of, gives, local_only, origin_
 from resources.support.file_formats import FORMATS, FormatName, Reading, format_of, packing_of, writable
 from resources.support.file_settings import FileSettings
 from resources.support.found_files import FoundFile
+from resources.support.store_disk import CopiesStore
 from resources.support.store_folders import OpensFolders
 from resources.support.stores import FileStore, OpensStore
 
@@ -54,7 +59,7 @@ _TARGET_BYTES = 128_000_000
 T = TypeVar("T")
 
 
-class FilesSource(FileSettings, SourceSettings, WatchesFiles):
+class FilesSource(FileSettings, SourceSettings, WatchesFiles, LandsCopies):
     """Reads files: each once, and again when it has changed.
 
     With `append`, the default, the rows of a changed file come again; where files are rewritten, use `merge`.
@@ -66,6 +71,8 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
     """How a file is known again: by its size and time, or by its size and SHA-256 (every file is then read to tell)."""
     settle: float = Field(default=2.0, ge=0)
     """Seconds that a file must have been left alone before the sensor takes it as arrived."""
+    landing: bool = False
+    """Whether a copy of each file, as it came, is kept in the lake, from which `databrokkr reload` can repeat loads."""
 
     @model_validator(mode="after")
     def _of_its_store(self) -> FilesSource:
@@ -75,6 +82,19 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
         elif self.seen_by == "hash":
             raise ValueError("`seen_by: hash` is for local files; a store's own version, or size and time, tell a file")
         return self
+
+    @model_validator(mode="after")
+    def _lands_nothing_masked(self) -> FilesSource:
+        if self.landing and self.masked:
+            raise ValueError("a copy would hold in the clear what is `masked`; leave out one, `landing` or `masked`")
+        if self.landing and self.zone is Zone.LANDING:
+            raise ValueError("in the zone `landing` stand the copies; leave `zone` out, or choose another")
+        return self
+
+    @property
+    def lands(self) -> bool:
+        """Whether copies are kept."""
+        return self.landing
 
     def accepts(self, connection: str) -> bool:
         """Connections of every type that opens a store of files."""
@@ -87,6 +107,10 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
     def open(self, connection: ConnectionSettings | None, place: Place) -> FilesReader:
         """A reader of the files that match when it is used."""
         return FilesReader(self, place, connection)
+
+    def open_copies(self, copies: Sequence[Taken], place: Place) -> FilesReader:
+        """A reader of copies of files that one load took."""
+        return CopiesReader(self, place, copies)
 
     def origins(self, connection: ConnectionSettings | None) -> tuple[Origin, ...]:
         """The files, or the folders that globs start at."""
@@ -115,12 +139,13 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles):
         return Arrivals(paths, found_files.advanced(marks, after))
 
 
-class FilesReader(Source, ReadsAsRelation):
+class FilesReader(Source, ReadsAsRelation, LandsFiles):
     """Reads the new files of a source."""
 
     def __init__(self, settings: FilesSource, place: Place, connection: ConnectionSettings | None = None) -> None:
         self._settings, self._place, self._connection = settings, place, connection
         self._keep: list[object] = []
+        self._taken: tuple[Taken, ...] = ()
 
     def streams(self) -> Iterable[Stream]:
         """One, called after the file or folder."""
@@ -136,10 +161,12 @@ class FilesReader(Source, ReadsAsRelation):
 
         work = WorkFolder(duck, self._settings.limits)
         self._keep.append(work)  # the query needs its files; they go with this reader
-        with store_of(self._connection, self._place, self._settings.connection) as store:
+        with self._store() as store:
             marks = self._new(store, after)
             found = [file for file in marks if not _is_blank(self._settings, file)]
             files = store.bring(found, work.path)
+        named = zip(found, files, strict=True)
+        self._taken = tuple(Taken(file.key, file.path.name, brought.path) for file, brought in named)
         read = self._read(duck, files, work, first=after is None) if files else None
         if read is None:
             return _nothing_new(after, list(marks))
@@ -164,6 +191,13 @@ class FilesReader(Source, ReadsAsRelation):
                 records = duck.execute(relation.query).to_arrow_reader(_ROWS_AT_ONCE)
                 yield from (Batch(batch) for batch in records)
             yield from _with_rejects(records.schema, relation)
+
+    def taken(self) -> Sequence[Taken]:
+        """The files that are read, without blank ones; archives are whole."""
+        return self._taken
+
+    def _store(self) -> FileStore:
+        return store_of(self._connection, self._place, self._settings.connection)
 
     def _new(self, store: FileStore, after: Cursor | None) -> dict[FoundFile, list[Any]]:
         """The files to read, with what the cursor is to remember of each."""
@@ -206,6 +240,17 @@ class FilesReader(Source, ReadsAsRelation):
         if changed := found_files.written_since(files):
             raise found_files.vanished(changed)
         return result
+
+
+class CopiesReader(FilesReader):
+    """Reads copies by the settings of the source that they are of, and not the source."""
+
+    def __init__(self, settings: FilesSource, place: Place, copies: Sequence[Taken]) -> None:
+        super().__init__(settings, place)
+        self._copies = tuple(copies)
+
+    def _store(self) -> FileStore:
+        return CopiesStore(self._place, self._copies)
 
 
 @contextmanager

@@ -94,15 +94,15 @@ class Bounded(Theme):
     @needs(Reads, Writes)
     def test_memory_does_not_grow_with_rows(self, bench: Bench) -> None:
         """Peak memory is independent of the number of rows, when writing and when reading."""
-        few, many = _peaks(bench, 0, 100_000), _peaks(bench, 100_000, 600_000)
+        few, many = _peaks(bench, 0, 400_000), _peaks(bench, 400_000, 1_600_000)
         more = [high - low for low, high in zip(few, many, strict=True)]
-        # Both moved 100 megabytes more than before.
-        assert max(more) < 60, f"megabytes for writing and reading: {few}, and {many} for six times the rows"
+        # Both moved 50 to 70 megabytes more than before, and far more than that once they are objects of Python.
+        assert max(more) < 45, f"megabytes for writing and reading: {few}, and {many} for four times the rows"
 
 
 def _peaks(bench: Bench, first: int, end: int) -> tuple[int, int]:
-    """Megabytes used at most by adding rows of 200 bytes, numbered `first` to `end`, and by reading all there are."""
-    text = random.Random(1).randbytes(100).hex()
+    """Megabytes used at most by adding rows of 60 bytes, numbered `first` to `end`, and by reading all there are."""
+    text = random.Random(1).randbytes(25).hex()
     turned = [text[number:] + text[:number] for number in range(len(text))]
     whats = [turned[number % len(text)] for number in range(first, end)]
     bench.publish(table(id=list(range(first, end)), what=whats), Append())

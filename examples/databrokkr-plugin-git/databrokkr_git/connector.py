@@ -89,22 +89,25 @@ class Repository:
         """The names of the tables."""
         return [name.removesuffix(ENDING) for name in self.files(self.tip()) if name.endswith(ENDING)]
 
-    def read(self, blob: str, into: IO[bytes]) -> None:
-        """Write the content of an object into an open file, and go back to the file's beginning."""
-        self._git("cat-file", "blob", blob, out=into)
-        into.seek(0)
+    def read(self, blob: str, into: Path) -> None:
+        """Write the content of an object into a file."""
+        with into.open("wb") as file:
+            self._git("cat-file", "blob", blob, out=file)
 
-    def keep(self, file: IO[bytes]) -> str:
+    def text(self, blob: str) -> str:
+        """The content of a small object."""
+        return self._git("cat-file", "blob", blob).decode()
+
+    def keep(self, file: Path) -> str:
         """Store a file; gives its object, which no commit names yet."""
-        file.seek(0)
-        return self._git("hash-object", "-w", "--stdin", given=file).decode().strip()
+        return self._git("hash-object", "-w", "--no-filters", str(file)).decode().strip()
 
     def commit(self, before: str, files: Mapping[str, str], message: str) -> bool:
         """Make `files` the branch's next commit; false when its tip is not `before` any more."""
         lines = "".join(f"100644 blob {blob}\t{name}\0" for name, blob in files.items())
-        tree = self._git("mktree", "-z", text=lines).decode().strip()
+        tree = self._git("mktree", "-z", given=lines).decode().strip()
         parent = ["-p", before] if before else []
-        fresh = self._git("commit-tree", tree, *parent, text=message).decode().strip()
+        fresh = self._git("commit-tree", tree, *parent, given=message).decode().strip()
         try:
             self._git("update-ref", self.ref, fresh, before or "0" * len(fresh))
         except AccessError:
@@ -113,23 +116,16 @@ class Repository:
             return False
         return True
 
-    def _git(self, *words: str, text: str = "", given: IO[bytes] | None = None, out: IO[bytes] | None = None) -> bytes:
+    def _git(self, *words: str, given: str = "", out: IO[bytes] | None = None) -> bytes:
         """What a git command says. Raises AccessError, or SpecError where git is not installed."""
         who = {f"GIT_{role}_{what}": "databrokkr" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        with tempfile.TemporaryFile() as typed:
-            typed.write(text.encode())
-            typed.seek(0)
-            command = ["git", "-C", self.path, *words]
-            try:
-                done = subprocess.run(
-                    command,
-                    stdin=given or typed,
-                    stdout=out or subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env={**os.environ, **who},
-                )
-            except FileNotFoundError as error:
-                raise SpecError("git is not installed", mend="install git") from error
+        command, environment, into = ["git", "-C", self.path, *words], {**os.environ, **who}, out or subprocess.PIPE
+        try:
+            done = subprocess.run(
+                command, input=given.encode(), stdout=into, stderr=subprocess.PIPE, env=environment, check=False
+            )
+        except FileNotFoundError as error:
+            raise SpecError("git is not installed", mend="install git") from error
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip() or f"git ended with {done.returncode}"
             raise _refused(said, self.name)
@@ -141,7 +137,7 @@ def _refused(said: str, name: str) -> AccessError:
     return AccessError(said, mend=mend, where=f"connection {name}")
 
 
-def _opened(file: IO[bytes]) -> pq.ParquetFile:
+def _opened(file: Path) -> pq.ParquetFile:
     # Buffered by the megabyte; else pyarrow would hold what it reads ahead, which is all.
     return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
 
@@ -184,7 +180,8 @@ class GitReader(Source):
         if blob is None:
             mend = did_you_mean(self.table, self.repository.tables())
             raise SpecError(f'there is no table "{self.table}"', mend=mend)
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "rows")
             self.repository.read(blob, file)
             with _opened(file) as rows:
                 yield Batch(pa.RecordBatch.from_pylist([], rows.schema_arrow))
@@ -228,13 +225,13 @@ class GitWriter(Sink):
 
     @contextmanager
     def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[GitLoad]:
-        """Open a load; its rows wait in a file that has no name."""
+        """Open a load; its rows wait in a file."""
         if "/" in self.table:
             raise SpecError(f'"{self.table}" cannot be a file\'s name', mend="write a table's name without a slash")
-        with tempfile.TemporaryFile() as waiting:
-            writer = pq.ParquetWriter(waiting, target.schema.remove_metadata())
+        with tempfile.TemporaryDirectory() as folder:
+            writer = pq.ParquetWriter(Path(folder, "fresh"), target.schema.remove_metadata())
             try:
-                yield GitLoad(self, target, how, load, waiting, writer)
+                yield GitLoad(self, target, how, load, Path(folder), writer)
             finally:
                 with suppress(OSError):  # of a full disk, which was told already
                     writer.close()
@@ -248,7 +245,7 @@ class GitLoad(Load):
     target: Target
     how: Disposition
     load: LoadMark
-    waiting: IO[bytes]
+    folder: Path
     writer: pq.ParquetWriter
     rows: int = 0
 
@@ -274,24 +271,28 @@ class GitLoad(Load):
             if ledger.already(ledger.mark(marks.get(node)), self.load, place):
                 return Receipt(0, place, already=True)
             marks[node] = [self.load.load_id, self.load.dataset, self.load.version, self.load.run_id]
-            fresh = {file: self._whole(files.get(file)), LEDGER: _kept(repository, marks)}
+            fresh = {file: self._whole(files.get(file)), LEDGER: repository.keep(self._written(marks))}
             # Another table's load may have moved the branch: what it made is what this one goes on from.
             if repository.commit(tip, {**files, **fresh}, f"{self.rows} rows by {node}, load {self.load.load_id}"):
                 return Receipt(self.rows, place)
 
+    def _written(self, marks: Mapping[str, list[Any]]) -> Path:
+        file = self.folder / LEDGER
+        file.write_text(json.dumps(marks, indent=1))
+        return file
+
     def _whole(self, before: str | None) -> str:
         """The table's next file: for `append` behind the rows that are there."""
         with _told_plainly(self.sink.repository):
+            fresh, old, joined = (self.folder / name for name in ("fresh", "old", "joined"))
             if before is None or isinstance(self.how, Replace):
-                return self.sink.repository.keep(self.waiting)
-            with tempfile.TemporaryFile() as old, tempfile.TemporaryFile() as joined:
-                self.sink.repository.read(before, old)
-                self.waiting.seek(0)
-                _join([old, self.waiting], joined)
-                return self.sink.repository.keep(joined)
+                return self.sink.repository.keep(fresh)
+            self.sink.repository.read(before, old)
+            _join([old, fresh], joined)
+            return self.sink.repository.keep(joined)
 
 
-def _join(parts: list[IO[bytes]], whole: IO[bytes]) -> None:
+def _join(parts: list[Path], whole: Path) -> None:
     """Write the rows of several Parquet files into one, batch by batch; columns that one lacks are NULL there."""
     opened = [_opened(part) for part in parts]
     try:
@@ -311,16 +312,8 @@ def _marks(repository: Repository, files: Mapping[str, str]) -> dict[str, list[A
     """The ledger: for each node its newest load, in the order of `ledger.mark`."""
     if LEDGER not in files:
         return {}
-    with tempfile.TemporaryFile() as file:
-        repository.read(files[LEDGER], file)
-        found: dict[str, list[Any]] = json.load(file)
+    found: dict[str, list[Any]] = json.loads(repository.text(files[LEDGER]))
     return found
-
-
-def _kept(repository: Repository, marks: Mapping[str, list[Any]]) -> str:
-    with tempfile.TemporaryFile() as file:
-        file.write(json.dumps(marks, indent=1).encode())
-        return repository.keep(file)
 
 
 @contextmanager
@@ -328,7 +321,7 @@ def _told_plainly(repository: Repository) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _refused(f"{Path(tempfile.gettempdir())}: {error}", repository.name) from error
+        raise _refused(str(error), repository.name) from error
 
 
 connector = Connector(
