@@ -43,7 +43,7 @@ def gather(
     """Note the keys that go, and give their number.
 
     `flagged` are the keys of rows marked as deleted, `came` those of all rows that came, where a key that is missing
-    among them goes; `published` are the rows of the dataset, `None` before its first load.
+    among them goes; `published` are the rows of the dataset, `None` where none can go.
     """
     if published is None:
         duck.execute(f"CREATE OR REPLACE TEMP TABLE {GONE} AS SELECT * FROM ({flagged}) WHERE false")

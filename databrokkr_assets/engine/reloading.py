@@ -47,7 +47,8 @@ def reload(job: Job, landing: Store, how: Disposition, open_copies: OpenCopies) 
             for record in loads:
                 repeated.add(record, Landing.at(landing, record.at, record.load_id), how, open_copies)
             limit = job.max_rejects and job.max_rejects * len(loads)
-            return Staging(duck, replace(job, max_rejects=limit), before, Replace()).run(repeated.rows(len(loads)))
+            whole = replace(job, max_rejects=limit, landing=landing)  # to sweep there; nothing more is landed
+            return Staging(duck, whole, before, Replace()).run(repeated.rows(len(loads)))
 
 
 def _to_repeat(before: Snapshot | None, how: Disposition, node: str) -> list[LoadRecord]:

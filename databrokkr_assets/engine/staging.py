@@ -145,7 +145,7 @@ class Staging:
             rows.staged(self.stage)
             return
         try:
-            self.stage.write(rows.query, ordered=isinstance(self.how, Merge))
+            self.stage.write(rows.query, ordered=self._by_key)
         except duckdb.Error as error:
             ours = rows.explain(error)
             if ours is None:
@@ -197,6 +197,11 @@ class Staging:
         }
 
     @property
+    def _by_key(self) -> bool:
+        """Whether rows meet by key, so that their order tells which of them is the last."""
+        return isinstance(self.how, Merge | History)
+
+    @property
     def _keeps_versions(self) -> bool:
         return isinstance(self.how, History)
 
@@ -224,14 +229,15 @@ class Staging:
     def _gather_deleted(self, flagged: str, latest: str, complete: bool) -> None:
         if not isinstance(self.how, Merge | History):
             return
+        deletes = self.job.deletes
         keys = self.fit.select(self._staged_keys())
         # A row that could not be read may be any row: then none counts as missing.
-        missing = self.job.deletes.missing and complete
+        missing = deletes.missing and complete
         self.deleted = deleting.gather(
             self.duck,
             f"SELECT {keys} FROM ({self._sound(latest)}) WHERE {flagged}",
             f"SELECT {keys} FROM {STAGED}" if missing else None,
-            self._standing(),
+            self._standing() if deletes.flag or missing else None,
             self.how.keys,
         )
 
@@ -285,7 +291,7 @@ class Staging:
         )
         self.duck.execute(f"INSERT INTO {quarantine.REJECTED} {conforming.failing_rows(payload)}")
         rows = f"SELECT {selected} FROM ({self._sound(latest)}) WHERE {kept}"
-        self.stage.write(rows, ordered=isinstance(self.how, Merge))
+        self.stage.write(rows, ordered=self._by_key)
         self._view()
         conforming.prepare(self.duck)
 

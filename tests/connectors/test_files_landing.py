@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from duckdb import DuckDBPyConnection
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.disposition import History
@@ -98,11 +98,11 @@ class Node:
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day, _ in days)
         return [f"{load}/{name}" for day, load in days for name in self.landing.child(day, load).names()]
 
-    def copy(self, number: int = 0) -> Store:
-        """One of the copies, in a store of its own."""
-        load, name = [copy for copy in self.copies() if not copy.endswith(".json")][number].split("/")
-        day = next(day for day in self.landing.names() if load in self.landing.child(day).names())
-        return self.landing.child(day, load, name)
+    def copy(self, number: int = 1) -> Store:
+        """A copy of the first load, in a store of its own."""
+        first = self.loads()[-1]
+        folder = self.landing.child(first.at[:10], first.load_id)
+        return folder.child(next(name for name in folder.names() if name.startswith(f"{number:06d}-")))
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_without_landing_nothing_is_copied(node: Node) -> None:
 
 
 def blocking(duck: DuckDBPyConnection) -> Iterable[CheckResult]:
-    return [CheckResult("c", "expect", "asked", OnFail.BLOCK, passed=False, finding="no")]
+    return [CheckResult("c", "expect", OnFail.BLOCK, passed=False)]
 
 
 def test_a_load_that_is_given_up_leaves_no_copies(any_node: Node) -> None:
@@ -219,7 +219,7 @@ def test_the_copies_of_a_load_that_died_are_not_read_and_go(node: Node) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"disposition": "merge", "keys": ["id"]}, {"disposition": "replace"}])
 def test_rows_are_the_same_when_the_files_are_gone(any_node: Node, how: dict[str, Any]) -> None:
-    settings = {"provenance": True, "format": "csv", "members": "*.txt", "path": ["in/*.csv*", "in/*.zip"], **how}
+    settings: dict[str, Any] = {"provenance": True, "format": "csv", "members": "*.txt", "path": ["in/*.csv*", "in/*.zip"], **how}
     any_node.put("1.csv", 'id,n\n1,"5\n"\n2,6\nbroken\n')
     with zipfile.ZipFile(any_node.folder / "in/2.zip", "w") as archive:
         archive.writestr("two.txt", "id,n\n2,7\n9007199254740993,8\n")
@@ -239,7 +239,7 @@ def test_rows_are_the_same_when_the_files_are_gone(any_node: Node, how: dict[str
 
 
 def test_deletions_are_repeated_in_their_order(node: Node) -> None:
-    settings = {"disposition": "merge", "keys": ["id"], "path": "in/all.csv", "delete_missing": True}
+    settings: dict[str, Any] = {"path": "in/all.csv", "disposition": "merge", "keys": ["id"], "delete_missing": True}
     node.put("all.csv", "id\n1\n2\n3\n")
     node.load(**settings)
     node.put("all.csv", "id\n2\n3\n44\n")
@@ -255,7 +255,7 @@ def test_what_came_is_read_by_the_settings_of_now(node: Node) -> None:
     node.load(delimiter=",", provenance=True)
     (record,) = node.loads()
     node.reload(delimiter=";", provenance=True)
-    assert node.rows() == [(1, "x", record.load_id, "in/1.csv", 2)]
+    assert node.rows() == [(1, "x", "in/1.csv", 2, record.load_id)]
     node.put("2.csv", "a;b\n2;y\n")
     node.load(delimiter=";")
     assert [row[:2] for row in node.rows()] == [(1, "x"), (2, "y")]
@@ -264,7 +264,7 @@ def test_what_came_is_read_by_the_settings_of_now(node: Node) -> None:
 def test_rows_that_a_check_sets_aside_are_so_again(node: Node) -> None:
     def gate(duck: DuckDBPyConnection) -> Iterable[CheckResult]:
         failing = f"SELECT databrokkr_row FROM {STAGED} WHERE a < 0"
-        return [CheckResult("c", "e", "asked", OnFail.QUARANTINE, passed=False, finding="no", failing=failing)]
+        return [CheckResult("c", "expect", OnFail.QUARANTINE, passed=False, failing=failing)]
 
     node.put("1.csv", "a\n1\n-1\n")
     node.load(gate=gate)
@@ -292,7 +292,7 @@ def test_files_of_a_store(node: Node, bucket: Store) -> None:
         bucket=bucket.url.split("/")[2],
         endpoint_url=options["endpoint_url"],
         access_key_id=options["access_key_id"],
-        secret_access_key=options["secret_access_key"],
+        secret_access_key=SecretStr(options["secret_access_key"]),
         region=options["region"],
     )
     node = replace(node, connection=connection)
@@ -301,7 +301,7 @@ def test_files_of_a_store(node: Node, bucket: Store) -> None:
     node.load(**settings)
     bucket.child("1.csv").delete()
     before = node.rows()
-    assert [(row[0], *row[2:]) for row in before] == [(1, "prefix/1.csv", 2), (2, "prefix/1.csv", 3)]
+    assert [row[:3] for row in before] == [(1, "prefix/1.csv", 2), (2, "prefix/1.csv", 3)]
     node.reload(**settings)
     assert node.rows() == before
 

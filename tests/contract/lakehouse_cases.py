@@ -67,9 +67,6 @@ class DeltaCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull
         return (self.folder / table).as_uri()
 
 
-_CHANGED = "a column whose name Iceberg's writers change in their files, such as one with a space, is read as NULL"
-
-
 class IcebergCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFull):
     title = "Iceberg tables"
     connector = "iceberg"

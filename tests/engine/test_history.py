@@ -149,3 +149,9 @@ def test_a_number_tells_by_not_being_zero(job: Jobs) -> None:
 def test_an_unknown_flag_is_refused(job: Jobs) -> None:
     with pytest.raises(SpecError, match="deleted"):
         load(job(deletes=Deletes(flag="deleted")), rows((1, "a")), Merge(("id",)))
+
+
+def test_the_last_of_many_rows_with_one_key_is_the_version(job: Jobs) -> None:
+    many = "SELECT i % 1000 AS id, i AS n FROM range(600000) t(i)"
+    load(job(), Query(many), BY_ID)
+    assert {row[1] for row in table(job())} == set(range(599000, 600000))
