@@ -23,6 +23,10 @@ MOVING = 75
 SHAPING = 200
 """Megabytes for each core where rows are joined and grouped; beyond it DuckDB spills to disk."""
 
+S3_PARTS = "SET s3_uploader_max_filesize = '200GB'"
+"""The statement, once httpfs is there, that makes it hold 20 MB of each file that it writes, and not 80: every thread
+writes a file of its own, and two of these would be all the memory that there is. A file beyond 200 GB is refused."""
+
 
 @contextmanager
 def open_duck(megabytes_per_core: int = MOVING) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -15,7 +15,7 @@ from databrokkr_assets.core.checks import CheckResult
 from databrokkr_assets.core.contract import Contract
 from databrokkr_assets.core.errors import DataError
 from databrokkr_assets.engine.deleting import Deletes
-from databrokkr_assets.engine.duckdb import MOVING, load_extension, open_duck
+from databrokkr_assets.engine.duckdb import MOVING, S3_PARTS, load_extension, open_duck
 from databrokkr_assets.engine.progress import Listener, silent
 from databrokkr_assets.engine.shaping import Shape
 from databrokkr_assets.lake.dataset import Dataset, Snapshot
@@ -122,6 +122,7 @@ def duck_for(store: Store, megabytes_per_core: int = MOVING) -> Iterator[DuckDBP
         secret = store.duck_secret()
         if secret:
             duck.execute(secret)
+            duck.execute(S3_PARTS)
         yield duck
 
 

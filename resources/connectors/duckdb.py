@@ -11,46 +11,28 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import duckdb
-import pyarrow as pa
 from pydantic import Field
 
-from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.disposition import Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
 from databrokkr_assets.core.names import columns, literal, quoted
-from databrokkr_assets.core.ports import (
-    Batch,
-    Cursor,
-    DeletesRows,
-    Delivery,
-    Load,
-    LoadMark,
-    ReadsAsRelation,
-    Receipt,
-    RelationRead,
-    Sink,
-    Source,
-    Stream,
-    Target,
-    WritesRelation,
-)
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, Receipt, RelationRead, Stream, Target
+from databrokkr_assets.core.spec import ConnectionSettings, Finding, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import duckdb_survey, ledger
-from resources.support.applying import refuse_history_columns
-from resources.support.columns import arrow_schema, batches
-from resources.support.cursor import Incremental
-from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.connections import connected
+from resources.support.database_nodes import DatabaseConnection, DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.database_source import DatabaseSource
 from resources.support.duckdb_table import FileTable
-from resources.support.held_rows import HeldRows
+from resources.support.table_sink import HeldLoad, TableSink
 from resources.support.tables import TableName
 
 log = logging.getLogger("databrokkr")
@@ -65,7 +47,7 @@ _PATIENCE = 2
 """Seconds that a test of a connection waits for the file."""
 
 
-class DuckDBConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+class DuckDBConnection(DatabaseConnection):
     """A DuckDB file."""
 
     type: Literal["duckdb"]
@@ -106,12 +88,6 @@ class DuckDBConnection(ConnectionSettings, ChecksAccess, ListsStreams):
         file = self.file(name, place)
         with duckdb.connect() as duck, file.attached(duck, read_only=True) as alias:
             yield from duckdb_survey.held(duck, alias)
-
-
-def _connected(connection: ConnectionSettings | None) -> DuckDBConnection:
-    if not isinstance(connection, DuckDBConnection):
-        raise SpecError("the connection is not of type duckdb", mend="name a connection with `type: duckdb`")
-    return connection
 
 
 @dataclass(frozen=True)
@@ -187,88 +163,62 @@ def _holder(error: duckdb.Error) -> str:
 class DuckDBSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    connects: ClassVar[type[DatabaseConnection]] = DuckDBConnection
     dialect: ClassVar[str] = "duckdb"
     home: ClassVar[str] = "main"
     type: Literal["duckdb"]
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSource:
         """A reader of the table or query."""
-        return DuckDBSource(self, _connected(connection).file(self.connection, place))
+        return DuckDBSource(self, connected(connection, DuckDBConnection).file(self.connection, place))
 
 
-class DuckDBSource(Source, ReadsAsRelation):
+@dataclass(frozen=True)
+class Column:
+    """A column that is read: its name, and its type."""
+
+    name: str
+    own: str
+
+
+class DuckDBSource(DatabaseSource[Column]):
     """Reads one table or query of a file, all its rows in one snapshot."""
 
     def __init__(self, settings: DuckDBSourceSettings, file: DuckDBFile) -> None:
-        self._settings = settings
+        super().__init__(settings, settings.name())
         self._file = file
-        self._name = settings.name()
-
-    def streams(self) -> Iterator[Stream]:
-        """The one stream that the settings ask for, with its columns and its primary key.
-
-        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
-        """
-        found, keys = self._described
-        yield Stream(self._told, arrow_schema(found.items()), keys)
 
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
         """The rows as a query over `duck`, to which the file stays attached until it is closed."""
-        found, incremental = self._described[0], self._incremental
+        found, value = self._described[0], self._resumes_at(after)
         alias = self._file.attach(duck, read_only=True)
         _look_into(duck, alias)
-        query = f"SELECT {columns(list(found))} FROM {self._from(alias)}"
-        if incremental is None:
-            return RelationRead(query)
-        value = incremental.resumes_at(after)
-        if value is not None:
-            at = quoted(incremental.column)
-            query += f" WHERE {at} >= CAST({literal(value)} AS {incremental.type})"
-            query += f" OR {at} IS NULL" if incremental.nulls else ""
-        fresh = partial(incremental.fresh, after=after)
-        return RelationRead(query, advance=incremental.advance(after), fresh=fresh)
+        query = f"SELECT {columns([one.name for one in found])} FROM {self._in(alias)}"
+        if self._incremental and value is not None:
+            query += f" WHERE {self._incremental.at_least(value)}"
+        return self._resuming(RelationRead(query), after)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows as batches."""
         with open_duck() as duck:
-            found = self.relation(duck, stream, after)
-            yield from batches(duck, found.fresh(found.query), self._incremental, after)
+            yield from self._batches(duck, self.relation(duck, stream, after), after)
 
-    @property
-    def _told(self) -> str:
-        return str(self._name) if self._name else "query"
+    def _in(self, alias: str) -> str:
+        """The table of the attached file, or the query, as it stands behind FROM."""
+        return f"{alias}.{self._from}" if self._name else self._from
 
-    def _from(self, alias: str) -> str:
-        if self._name:
-            return f"{alias}.{self._name.sql}"
-        # The line break ends a comment that the author's query may end with.
-        return f"({(self._settings.query or '').rstrip().rstrip(';')}\n) AS databrokkr_query"
-
-    @cached_property
-    def _incremental(self) -> Incremental | None:
-        found, keys = self._described
-        return self._settings.incremental(found.get(self._settings.cursor or "", ""), tuple(found), keys)
-
-    @cached_property
-    def _described(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The columns that are read with their types, and the primary key where it is among them."""
+    def _look(self) -> tuple[Sequence[Column], Sequence[str]]:
         with duckdb.connect() as duck:
             alias = self._file.attach(duck, read_only=True)
             duck.execute(f"USE {alias}")
             try:
-                rows = duck.sql(f"SELECT * FROM {self._from(alias)}")
-                found = dict(zip(rows.columns, map(str, rows.types), strict=True))
+                rows = duck.sql(f"SELECT * FROM {self._in(alias)}")
             except duckdb.CatalogException as error:
                 raise self._no_table(duck, alias, error) from error
             except duckdb.Error as error:
                 raise self._spec_error(str(error), "correct the query of this node") from error
-            keys = self._primary_key(duck, alias)
-        chosen = self._chosen(found)
-        return chosen, keys if set(keys) <= set(chosen) else ()
+            found = [Column(name, str(own)) for name, own in zip(rows.columns, rows.types, strict=True)]
+            return self._chosen(found), self._primary_key(duck, alias)
 
     def _no_table(self, duck: duckdb.DuckDBPyConnection, alias: str, error: Exception) -> SpecError:
         rows = duck.execute(
@@ -290,19 +240,6 @@ class DuckDBSource(Source, ReadsAsRelation):
             [alias, self._name.schema, self._name.table],
         ).fetchone()
         return tuple(row[0]) if row else ()
-
-    def _chosen(self, found: Mapping[str, str]) -> dict[str, str]:
-        wanted = self._settings.columns or tuple(found)
-        for word in wanted:
-            if word not in found:
-                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, found))
-        if self._settings.cursor is not None and self._settings.cursor not in wanted:
-            cursor = self._settings.cursor
-            raise self._spec_error(f'the cursor "{cursor}" is not read', did_you_mean(cursor, wanted))
-        return {name: found[name] for name in wanted}
-
-    def _spec_error(self, what: str, mend: str) -> SpecError:
-        return SpecError(what, mend=mend, where=self._told)
 
 
 def _look_into(duck: duckdb.DuckDBPyConnection, alias: str) -> None:
@@ -329,30 +266,25 @@ def _look_into(duck: duckdb.DuckDBPyConnection, alias: str) -> None:
 class DuckDBSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    connects: ClassVar[type[DatabaseConnection]] = DuckDBConnection
     dialect: ClassVar[str] = "duckdb"
     home: ClassVar[str] = "main"
     type: Literal["duckdb"]
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> DuckDBSink:
         """A writer to the table."""
-        return DuckDBSink(self.name(), self.create, _connected(connection).file(self.connection, place))
+        file = connected(connection, DuckDBConnection).file(self.connection, place)
+        return DuckDBSink(self.name(), self.create, file)
 
     def pool(self, connection: ConnectionSettings | None) -> str:
         """One writer at a time, for one process only may hold the file."""
-        path = _connected(connection).path
+        path = connected(connection, DuckDBConnection).path
         stem = re.sub(r"\W", "_", Path(path).stem)
         return f"duckdb_{stem}_{hashlib.md5(path.encode()).hexdigest()[:8]}"
 
 
-class DuckDBSink(Sink):
-    """Writes one table, with its ledger in the same schema."""
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+class DuckDBSink(TableSink):
+    """Writes one table, with its ledger in the same schema. The file is held while a load commits, only."""
 
     def __init__(self, table: TableName, create: bool, file: DuckDBFile) -> None:
         self.table = table
@@ -369,40 +301,21 @@ class DuckDBSink(Sink):
                 return None
             return ledger.mark(duck.execute(ledger.select(book.sql, target.node)).fetchone())
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[DuckDBLoad]:
-        """Open a load. The file is held during `commit` only."""
-        names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge | History) else ():
-            if key.casefold() not in names:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=str(self.table))
-        refuse_history_columns(how, target.schema.names, str(self.table))
-        with ExitStack() as until_left:
-            yield DuckDBLoad(self, target, how, load, HeldRows(target.schema, until_left))
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return str(self.table)
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> DuckDBLoad:
+        return DuckDBLoad(self, target, how, load)
 
 
-class DuckDBLoad(Load, WritesRelation, DeletesRows):
-    """One load: a query, or rows in a temporary table, applied by one transaction."""
+class DuckDBLoad(HeldLoad):
+    """One load, applied by one transaction."""
 
-    def __init__(self, sink: DuckDBSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
+    def __init__(self, sink: DuckDBSink, target: Target, how: Disposition, load: LoadMark) -> None:
+        super().__init__(target, how, load)
         self._sink = sink
-        self._target = target
-        self._how = how
-        self._load = load
-        self._held = held
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
-        self._held.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it, straight into the file."""
-        self._held.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows to delete in a temporary table."""
-        self._held.delete(keys)
 
     def commit(self) -> Receipt:
         """Apply the rows and write the ledger in one transaction.
@@ -410,9 +323,7 @@ class DuckDBLoad(Load, WritesRelation, DeletesRows):
         Raises DataError for a value that the table's type would change or a key that is NULL, SpecError, AccessError,
         or Unavailable, also when another load came first.
         """
-        held = self._held
-        rows = held.last_of_each(self._how.keys) if isinstance(self._how, Merge | History) else held.query()
-        gone, duck = held.deleted(), held.duck
+        rows, gone, duck = self._held.last_of_each(self._keys), self._held.deleted(), self._held.duck
         self._sink.file.make_folder()
         with self._sink.file.attached(duck, read_only=False) as alias, self._told_plainly():
             duck.execute("BEGIN")
@@ -442,7 +353,7 @@ class DuckDBLoad(Load, WritesRelation, DeletesRows):
         """Bring the rows into the table; gives how many were written, and what else happened."""
         how = self._how
         table.fit(rows, how, create=self._sink.create)
-        given = table.applying(rows, how.keys if isinstance(how, Merge | History) else ())
+        given = table.applying(rows, self._keys)
         facts = {}
         if gone is not None:
             facts["rows_deleted"] = table.run(table.applying(gone, tuple(table.duck.sql(gone).columns)).delete())

@@ -13,8 +13,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -22,39 +20,24 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field, SecretStr, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, did_you_mean
-from databrokkr_assets.core.names import columns, literal
-from databrokkr_assets.core.ports import (
-    Batch,
-    Cursor,
-    DeletesRows,
-    Delivery,
-    Load,
-    LoadMark,
-    ReadsAsRelation,
-    Receipt,
-    RelationRead,
-    Sink,
-    Source,
-    Stream,
-    Target,
-    WritesRelation,
-)
+from databrokkr_assets.core.names import literal
+from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, RelationRead, Stream, Target
 from databrokkr_assets.core.settings import Names, Settings
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Origin, Place
+from databrokkr_assets.core.spec import ConnectionSettings, Finding, Origin, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
-from resources.support import ledger, mysql_applying, mysql_survey, mysql_table
-from resources.support.applying import refuse_history_columns
-from resources.support.columns import arrow_schema, batches
-from resources.support.cursor import Incremental
-from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
-from resources.support.held_rows import HeldRows
+from resources.support import mysql_survey, mysql_table
+from resources.support.connections import connected
+from resources.support.database_nodes import DatabaseConnection, DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.database_source import DatabaseSource
 from resources.support.mysql_ledger import Ledger
+from resources.support.mysql_load import MySQLLoad
 from resources.support.mysql_server import EXTRA, Server, SslMode, described, driver, refuse_name, streamed, ticked
-from resources.support.mysql_stage import Stage, sql
-from resources.support.mysql_types import Column, Wire, bad_value, by_name, wire
+from resources.support.mysql_stage import sql
+from resources.support.mysql_types import Column, bad_value
+from resources.support.table_sink import TableSink
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
@@ -64,7 +47,7 @@ _ROWS = 10_000
 _PARAMETERS = ("ssl_mode", "ssl_ca", "ssl_cert", "ssl_key", "socket")
 
 
-class MySQLConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+class MySQLConnection(DatabaseConnection):
     """A MySQL or MariaDB server: `url`, or `host` (or `socket`), `user` and `database`."""
 
     # A mistake is shown with what was given; here that would be the password.
@@ -176,12 +159,6 @@ def _parts(url: str) -> dict[str, Any]:
     return {name: value for name, value in (given | more).items() if value is not None or name == "url"}
 
 
-def _connected(connection: ConnectionSettings | None) -> MySQLConnection:
-    if not isinstance(connection, MySQLConnection):
-        raise SpecError("the connection is not of type mysql", mend="name a connection with `type: mysql`")
-    return connection
-
-
 def _placed(table: TableName, database: str) -> TableName:
     """A table with its database, which is the connection's where the author names none. Raises SpecError."""
     if not (table.schema or database):
@@ -201,6 +178,7 @@ def _placed(table: TableName, database: str) -> TableName:
 class MySQLSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    connects: ClassVar[type[DatabaseConnection]] = MySQLConnection
     dialect: ClassVar[str] = "mysql"
     home: ClassVar[str] = ""  # the connection's database
     type: Literal["mysql"]
@@ -226,34 +204,23 @@ class MySQLSourceSettings(DatabaseSourceSettings):
         """A table in backticks, with its database where it names one."""
         return sql(table) if table.schema else ticked(table.table)
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> MySQLSource:
         """A reader of the table or query."""
-        return MySQLSource(self, _connected(connection).server(self.connection))
+        return MySQLSource(self, connected(connection, MySQLConnection).server(self.connection))
 
     def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
-        return super()._origin(name, _placed(table, _connected(connection).database), connection)
+        return super()._origin(name, _placed(table, connected(connection, MySQLConnection).database), connection)
 
 
-class MySQLSource(Source, ReadsAsRelation):
+class MySQLSource(DatabaseSource[Column]):
     """Reads one table or query, all its rows in one snapshot."""
 
     def __init__(self, settings: MySQLSourceSettings, server: Server) -> None:
-        self._settings = settings
-        self._server = server
         name = settings.name()
-        self._name = _placed(name, server.database) if name else None
-
-    def streams(self) -> Iterator[Stream]:
-        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
-
-        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
-        """
-        found, keys = self._described
-        yield Stream(self._told, arrow_schema((column.name, column.own) for column in found), keys)
+        super().__init__(settings, _placed(name, server.database) if name else None)
+        self._as_text = settings.as_text
+        self._as_null = settings.zero_dates == "as_null"
+        self._server = server
 
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
         """The rows as a query over `duck`; `None` where DuckDB's extension for MySQL is not installed.
@@ -266,11 +233,7 @@ class MySQLSource(Source, ReadsAsRelation):
         except SpecError:
             return None
         # Streamed, because the scanner would else keep all rows before it gives the first.
-        query = self._local(f"mysql_query({literal(alias)}, {literal(remote)}, stream_results = true)")
-        if self._incremental is None:
-            return RelationRead(query, explain=self._explained)
-        fresh = partial(self._incremental.fresh, after=after)
-        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained, fresh=fresh)
+        return self._local(f"mysql_query({literal(alias)}, {literal(remote)}, stream_results = true)", after)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows through pymysql."""
@@ -278,35 +241,23 @@ class MySQLSource(Source, ReadsAsRelation):
         # Without converters, values stay the server's text.
         with self._server.session(conv={}) as session, open_duck() as duck, streamed(session, remote) as cursor:
             duck.register("databrokkr_rows", self._arrow(cursor))
-            query = self._local("databrokkr_rows")
-            fresh = self._incremental.fresh(query, after) if self._incremental else query
-            with self._told_plainly():
-                yield from batches(duck, fresh, self._incremental, after)
-
-    @property
-    def _told(self) -> str:
-        return str(self._name) if self._name else "query"
-
-    @property
-    def _from(self) -> str:
-        # The line break ends a comment that the author's query may end with.
-        query = (self._settings.query or "").rstrip().rstrip(";")
-        return sql(self._name) if self._name else f"({query}\n) AS databrokkr_query"
+            yield from self._batches(duck, self._local("databrokkr_rows", after), after)
 
     def _remote(self, after: Cursor | None) -> str:
         """What the server is asked for."""
         found, _ = self._described
         asked = ", ".join(column.server() for column in found)
-        value = self._incremental.resumes_at(after) if self._incremental else None
+        value = self._resumes_at(after)
         if value is None:
             return f"SELECT {asked} FROM {self._from}"
         cursor = next(column for column in found if column.name == self._settings.cursor)
         nulls = f" OR {ticked(cursor.name)} IS NULL" if self._incremental and self._incremental.nulls else ""
         return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}{nulls}"
 
-    def _local(self, feed: str) -> str:
+    def _local(self, feed: str, after: Cursor | None) -> RelationRead:
         """What DuckDB makes of what comes."""
-        return f"SELECT {', '.join(one.local(index) for index, one in enumerate(self._described[0]))} FROM {feed}"
+        query = f"SELECT {', '.join(one.local(index) for index, one in enumerate(self._described[0]))} FROM {feed}"
+        return self._resuming(RelationRead(query, explain=self._explained), after)
 
     def _arrow(self, cursor: Any) -> pa.RecordBatchReader:
         """The rows of a cursor as text, or as bytes where they are bytes."""
@@ -322,37 +273,34 @@ class MySQLSource(Source, ReadsAsRelation):
 
         return pa.RecordBatchReader.from_batches(schema, pieces())
 
-    @cached_property
-    def _incremental(self) -> Incremental | None:
-        found, keys = self._described
-        for column in found:
-            if column.name == self._settings.cursor:
-                if not column.resumable:
-                    raise self._spec_error(
-                        f'"{column.name}" cannot be a cursor: it arrives as {column.own}, which has another order',
-                        "choose another column, or cast it in a `query`, e.g. to decimal(38,0) or datetime(6)",
-                    )
-                return self._settings.incremental(column.own, tuple(one.name for one in found), keys)
-        return None
+    def _refuse_cursor(self, column: Column) -> None:
+        if not column.resumable:
+            raise self._spec_error(
+                f'"{column.name}" cannot be a cursor: it arrives as {column.own}, which has another order',
+                "choose another column, or cast it in a `query`, e.g. to decimal(38,0) or datetime(6)",
+            )
 
-    @cached_property
-    def _described(self) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """The columns that are read, and the primary key where there is one and it is among them."""
+    def _look(self) -> tuple[Sequence[Column], Sequence[str]]:
         with self._server.session() as session:
             found = self._columns(session)
             keys = mysql_survey.primary_key(session, self._name) if self._name else ()
-        chosen = self._chosen(found)
-        return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
+        return self._chosen(found, self._as_text), keys
 
     def _columns(self, session: Session) -> list[Column]:
         try:
             found = described(session, self._from)
         except driver().err.MySQLError as error:
             raise self._not_described(session, error) from error
-        as_text, as_null = self._settings.as_text, self._settings.zero_dates == "as_null"
         return [
             Column(
-                one.name, one.type_code, one.length, one.scale, one.charsetnr, one.flags, one.name in as_text, as_null
+                one.name,
+                one.type_code,
+                one.length,
+                one.scale,
+                one.charsetnr,
+                one.flags,
+                one.name in self._as_text,
+                self._as_null,
             )
             for one in found
         ]
@@ -369,31 +317,6 @@ class MySQLSource(Source, ReadsAsRelation):
             grant = f"GRANT SELECT ON {sql(self._name) if self._name else '…'} TO {self._server.user}"
             return AccessError(text, mend=f"as an administrator: {grant}", where=self._told)
         return self._server.translated(error)
-
-    def _chosen(self, found: Sequence[Column]) -> tuple[Column, ...]:
-        names = [column.name for column in found]
-        wanted = self._settings.columns or tuple(names)
-        for word in (*wanted, *self._settings.as_text):
-            if word not in names:
-                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
-        if self._settings.cursor is not None and self._settings.cursor not in wanted:
-            raise self._spec_error(
-                f'the cursor "{self._settings.cursor}" is not read', did_you_mean(self._settings.cursor, wanted)
-            )
-        folded = [name.casefold() for name in wanted]
-        doubles = [name for name in wanted if folded.count(name.casefold()) > 1]
-        if doubles:
-            raise self._spec_error(
-                f"the columns {columns(doubles)} have one name but for its case", "rename them in a `query`"
-            )
-        return tuple(found[names.index(name)] for name in wanted)
-
-    @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except duckdb.Error as error:
-            raise self._explained(error) or error from error
 
     def _explained(self, error: Exception) -> DatabrokkrError | None:
         """Our error for one that came up while the rows did; `None` for one that has nothing to do with the server."""
@@ -417,9 +340,6 @@ class MySQLSource(Source, ReadsAsRelation):
             return DataError(text, mend="see the message; it comes from the server", where=self._told)
         return None
 
-    def _spec_error(self, what: str, mend: str) -> SpecError:
-        return SpecError(what, mend=mend, where=self._told)
-
 
 # ------------------------------------------------------------------------------------------------- writing
 
@@ -427,28 +347,22 @@ class MySQLSource(Source, ReadsAsRelation):
 class MySQLSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    connects: ClassVar[type[DatabaseConnection]] = MySQLConnection
     dialect: ClassVar[str] = "mysql"
     home: ClassVar[str] = ""  # the connection's database
     type: Literal["mysql"]
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> MySQLSink:
         """A writer to the table."""
-        server = _connected(connection).server(self.connection)
+        server = connected(connection, MySQLConnection).server(self.connection)
         return MySQLSink(_placed(self.name(), server.database), self.create, server)
 
     def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
-        return super()._origin(name, _placed(table, _connected(connection).database), connection)
+        return super()._origin(name, _placed(table, connected(connection, MySQLConnection).database), connection)
 
 
-class MySQLSink(Sink):
-    """Writes one table, with its ledger in the same database."""
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+class MySQLSink(TableSink):
+    """Writes one table, with its ledger in the same database. The server is used while a load commits."""
 
     def __init__(self, table: TableName, create: bool, server: Server) -> None:
         self.table = table
@@ -461,19 +375,15 @@ class MySQLSink(Sink):
         with self.server.session() as session:
             return self.ledger.last(session, target.node) if self.ledger.is_there(session) else None
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[MySQLLoad]:
-        """Open a load. The server is asked for a moment now, and used during `commit`."""
-        for key in how.keys if isinstance(how, Merge | History) else ():
-            if by_name(target.schema.names, key) is None:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=str(self.table))
-        refuse_history_columns(how, target.schema.names, str(self.table))
-        self._prepare()
-        with ExitStack() as until_left:
-            yield MySQLLoad(self, target, how, load, HeldRows(target.schema, until_left))
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return str(self.table)
 
-    def _prepare(self) -> None:
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> MySQLLoad:
+        return MySQLLoad(self.server, self.table, self.ledger, target, how, load, create=self.create)
+
+    def _prepare(self, target: Target) -> None:
         """Refuse early what cannot be written, and make the ledger."""
         with self.server.session() as session:
             if not mysql_survey.has_database(session, self.table.schema):
@@ -485,99 +395,6 @@ class MySQLSink(Sink):
                 raise SpecError(f"there is no table {self.table}", mend=mend, where=str(self.table))
             mysql_table.refuse_without_transactions(session, self.table)
             self.ledger.create(session)
-
-
-class MySQLLoad(Load, WritesRelation, DeletesRows):
-    """One load: a query, or rows in a temporary table, applied by one transaction."""
-
-    def __init__(self, sink: MySQLSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
-        self._sink = sink
-        self._target = target
-        self._how = how
-        self._load = load
-        self._held = held
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table of DuckDB, which spills to disk. Raises SpecError."""
-        self._held.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it, straight to the server."""
-        self._held.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows to delete in a temporary table of DuckDB."""
-        self._held.delete(keys)
-
-    def commit(self) -> Receipt:
-        """Stage the rows at the server, then apply them and write the ledger in one transaction.
-
-        Raises DataError for a value that the table's type would change or a key that is NULL, SpecError, AccessError,
-        or Unavailable, also when another load came first. Should the server die meanwhile, the ledger tells the next
-        run what happened.
-        """
-        how, sink, held = self._how, self._sink, self._held
-        given = held.last_of_each(how.keys) if isinstance(how, Merge | History) else held.query()
-        gone = held.deleted()
-        with sink.server.session(local_infile=sink.server.local_infile) as session:
-            rows = self._stage(session, "_databrokkr_rows", given)
-            keys = self._stage(session, "_databrokkr_gone", gone) if gone else None
-            with mysql_table.only_writer(session, sink.table):
-                if self._is_already(session, hold=False):
-                    return Receipt(0, self._place, already=True)
-                return self._applied(session, rows, keys)
-
-    @property
-    def _place(self) -> str:
-        return f"{self._sink.server.place}:{self._sink.table}"
-
-    def _stage(self, session: Session, name: str, query: str) -> Stage:
-        duck, sink = self._held.duck, self._sink
-        present = mysql_table.existing(session, sink.table)
-        found = duck.sql(query)
-        wires = [self._wire(one, own, present) for one, own in zip(found.columns, found.types, strict=True)]
-        place = TableName(sink.table.schema, name)
-        stage = Stage(session, place, wires, sink.table, by_pipe=sink.server.local_infile)
-        stage.add(duck, query)
-        return stage
-
-    def _wire(self, name: str, own: Any, present: dict[str, mysql_table.Taking]) -> Wire:
-        there = by_name(list(present), name)
-        keys = self._how.keys if isinstance(self._how, Merge | History) else ()
-        return wire(name, own, key=by_name(keys, name) is not None, present=present[there].type if there else None)
-
-    def _is_already(self, session: Session, *, hold: bool) -> bool:
-        last = self._sink.ledger.last(session, self._target.node, hold=hold)
-        return ledger.already(last, self._load, self._place)
-
-    def _applied(self, session: Session, staged: Stage, deleted: Stage | None) -> Receipt:
-        sink, how = self._sink, self._how
-        pairs = mysql_table.fitted(session, sink.table, staged.wires, how, create=sink.create)
-        wanted = how.keys if isinstance(how, Merge | History) else ()
-        names = {pair.wire.name: pair.column for pair in pairs}
-        keys = [names[by_name(list(names), key) or key] for key in wanted]
-        given = mysql_table.shaped(session, sink.table, staged, pairs, wanted)
-        gone = self._shaped_keys(session, deleted) if deleted else None
-        if isinstance(how, History):
-            mysql_applying.index_for_history(session, given, keys)
-        session.begin()
-        try:
-            if self._is_already(session, hold=True):
-                return Receipt(0, self._place, already=True)
-            facts = {"rows_deleted": mysql_applying.delete(session, sink.table, gone)} if gone else {}
-            facts |= mysql_applying.apply(session, sink.table, given, how, keys, self._load.at)
-            sink.ledger.note(session, self._target.node, self._load, given.count)
-            session.commit()
-        except BaseException:
-            with suppress(driver().err.MySQLError):
-                session.rollback()
-            raise
-        return Receipt(facts.pop("rows_opened", given.count), self._place, facts=facts)
-
-    def _shaped_keys(self, session: Session, stage: Stage) -> mysql_table.Rows:
-        table = self._sink.table
-        pairs = mysql_table.pairs(mysql_table.existing(session, table), stage.wires)
-        return mysql_table.shaped(session, table, stage, pairs, [one.name for one in stage.wires])
 
 
 connector = Connector(

@@ -15,40 +15,28 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import duckdb
 from pydantic import Field, SecretStr, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, did_you_mean
-from databrokkr_assets.core.names import columns, literal, quoted
-from databrokkr_assets.core.ports import (
-    Batch,
-    Cursor,
-    Delivery,
-    LoadMark,
-    ReadsAsRelation,
-    RelationRead,
-    Sink,
-    Source,
-    Stream,
-    Target,
-)
+from databrokkr_assets.core.names import literal, quoted
+from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, RelationRead, Stream, Target
 from databrokkr_assets.core.settings import Names, Settings
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ConnectionSettings, Finding, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger, pgstage, pgsurvey, pgtable
-from resources.support.applying import refuse_history_columns
-from resources.support.columns import arrow_schema, batches
-from resources.support.cursor import Incremental
-from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.connections import connected
+from resources.support.database_nodes import DatabaseConnection, DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.database_source import DatabaseSource
 from resources.support.libpq import EXTRA, FROM_SERVER, Server, driver
 from resources.support.pgload import PostgresLoad
 from resources.support.pgtypes import Column, bad_value
+from resources.support.table_sink import TableSink
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
@@ -59,7 +47,7 @@ if TYPE_CHECKING:
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class PostgresConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+class PostgresConnection(DatabaseConnection):
     """A PostgreSQL database: `url`, or `host`, `database` and `user`."""
 
     # A mistake is shown with what was given; here that would be the password.
@@ -144,48 +132,31 @@ class PostgresConnection(ConnectionSettings, ChecksAccess, ListsStreams):
             ) from None
 
 
-def _connected(connection: ConnectionSettings | None) -> PostgresConnection:
-    if not isinstance(connection, PostgresConnection):
-        raise SpecError("the connection is not of type postgres", mend="name a connection with `type: postgres`")
-    return connection
-
-
 # ------------------------------------------------------------------------------------------------- reading
 
 
 class PostgresSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    connects: ClassVar[type[DatabaseConnection]] = PostgresConnection
     dialect: ClassVar[str] = "postgres"
     home: ClassVar[str] = "public"
     type: Literal["postgres"]
     as_text: Names = ()
     """Columns to read as PostgreSQL prints them, for values that no other type holds, such as a numeric NaN."""
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSource:
         """A reader of the table or query."""
-        return PostgresSource(self, _connected(connection).server(self.connection))
+        return PostgresSource(self, connected(connection, PostgresConnection).server(self.connection))
 
 
-class PostgresSource(Source, ReadsAsRelation):
+class PostgresSource(DatabaseSource[Column]):
     """Reads one table or query, all its rows in one snapshot."""
 
     def __init__(self, settings: PostgresSourceSettings, server: Server) -> None:
-        self._settings = settings
+        super().__init__(settings, settings.name())
+        self._as_text = settings.as_text
         self._server = server
-        self._name = settings.name()
-
-    def streams(self) -> Iterator[Stream]:
-        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
-
-        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
-        """
-        found, keys = self._described
-        yield Stream(self._told, arrow_schema((column.name, column.own) for column in found), keys)
 
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead | None:
         """The rows as a query over `duck`; `None` where DuckDB's extension for PostgreSQL is not installed.
@@ -197,11 +168,7 @@ class PostgresSource(Source, ReadsAsRelation):
             alias = self._server.attach(duck, read_only=True)
         except SpecError:
             return None
-        query = self._local(f"postgres_query({literal(alias)}, {literal(remote)})")
-        if self._incremental is None:
-            return RelationRead(query, explain=self._explained)
-        fresh = partial(self._incremental.fresh, after=after)
-        return RelationRead(query, advance=self._incremental.advance(after), explain=self._explained, fresh=fresh)
+        return self._local(f"postgres_query({literal(alias)}, {literal(remote)})", after)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows through ADBC. Infinite dates and timestamps, which Arrow cannot hold, are DataErrors here."""
@@ -209,54 +176,34 @@ class PostgresSource(Source, ReadsAsRelation):
         with open_duck() as duck, self._adbc() as cursor:
             cursor.execute(remote)
             duck.register("databrokkr_adbc", cursor.fetch_record_batch())
-            query = self._local("databrokkr_adbc")
-            fresh = self._incremental.fresh(query, after) if self._incremental else query
-            yield from batches(duck, fresh, self._incremental, after)
-
-    @property
-    def _told(self) -> str:
-        return str(self._name) if self._name else "query"
-
-    @property
-    def _from(self) -> str:
-        # The line break ends a comment that the author's query may end with.
-        query = (self._settings.query or "").rstrip().rstrip(";")
-        return self._name.sql if self._name else f"({query}\n) AS databrokkr_query"
+            yield from self._batches(duck, self._local("databrokkr_adbc", after), after)
 
     def _remote(self, after: Cursor | None, *, adbc: bool) -> str:
         """What the server is asked for."""
         found, _ = self._described
         asked = ", ".join(column.server(index, adbc=adbc) for index, column in enumerate(found))
-        value = self._incremental.resumes_at(after) if self._incremental else None
+        value = self._resumes_at(after)
         if value is None:
             return f"SELECT {asked} FROM {self._from}"
         cursor = next(column for column in found if column.name == self._settings.cursor)
         nulls = f" OR {quoted(cursor.name)} IS NULL" if self._incremental and self._incremental.nulls else ""
         return f"SELECT {asked} FROM {self._from} WHERE {cursor.at_least(value)}{nulls}"
 
-    def _local(self, feed: str) -> str:
+    def _local(self, feed: str, after: Cursor | None) -> RelationRead:
         """What DuckDB makes of what comes."""
-        return f"SELECT {', '.join(column.local() for column in self._described[0])} FROM {feed}"
+        query = f"SELECT {', '.join(column.local() for column in self._described[0])} FROM {feed}"
+        return self._resuming(RelationRead(query, explain=self._explained), after)
 
-    @cached_property
-    def _incremental(self) -> Incremental | None:
-        found, keys = self._described
-        for column in found:
-            if column.name == self._settings.cursor:
-                if not column.resumable:
-                    raise self._spec_error(
-                        f'"{column.name}" cannot be a cursor: it arrives as text, which has another order',
-                        "choose another column, or cast it in a `query`, e.g. to numeric(38,0) or timestamptz",
-                    )
-                return self._settings.incremental(column.own, tuple(one.name for one in found), keys)
-        return None
+    def _refuse_cursor(self, column: Column) -> None:
+        if not column.resumable:
+            raise self._spec_error(
+                f'"{column.name}" cannot be a cursor: it arrives as text, which has another order',
+                "choose another column, or cast it in a `query`, e.g. to numeric(38,0) or timestamptz",
+            )
 
-    @cached_property
-    def _described(self) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        """The columns that are read, and the primary key where there is one and it is among them."""
+    def _look(self) -> tuple[Sequence[Column], Sequence[str]]:
         found, keys = self._server.again(self._asked)
-        chosen = self._chosen(found)
-        return chosen, keys if set(keys) <= {column.name for column in chosen} else ()
+        return self._chosen(found, self._as_text), keys
 
     def _asked(self) -> tuple[list[Column], tuple[str, ...]]:
         with self._server.session() as session:
@@ -273,7 +220,7 @@ class PostgresSource(Source, ReadsAsRelation):
             grant = f"GRANT SELECT ON {self._name.sql if self._name else '…'} TO {quoted(session.info.user)}"
             raise AccessError(str(error), mend=f"as its owner: {grant}", where=self._told) from error
         assert cursor.description is not None and cursor.pgresult is not None
-        described, result, as_text = cursor.description, cursor.pgresult, self._settings.as_text
+        described, result, as_text = cursor.description, cursor.pgresult, self._as_text
         declared = self._dimensions(session)
         return [
             Column(found.name, found.type_code, result.fmod(index), found.name in as_text, declared.get(found.name, 0))
@@ -308,26 +255,6 @@ class PostgresSource(Source, ReadsAsRelation):
         )
         return tuple(name for (name,) in rows.fetchall())
 
-    def _chosen(self, found: Sequence[Column]) -> tuple[Column, ...]:
-        names = [column.name for column in found]
-        wanted = self._settings.columns or tuple(names)
-        for word in (*wanted, *self._settings.as_text):
-            if word not in names:
-                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
-        if self._settings.cursor is not None and self._settings.cursor not in wanted:
-            raise self._spec_error(
-                f'the cursor "{self._settings.cursor}" is not read', did_you_mean(self._settings.cursor, wanted)
-            )
-        if not wanted:
-            raise self._spec_error("it has no columns", "read a table that has some")
-        folded = [name.casefold() for name in wanted]
-        doubles = [name for name in wanted if folded.count(name.casefold()) > 1]
-        if doubles:
-            raise self._spec_error(
-                f"the columns {columns(doubles)} have one name but for its case", "rename them in a `query`"
-            )
-        return tuple(found[names.index(name)] for name in wanted)
-
     def _explained(self, error: Exception) -> DatabrokkrError | None:
         """Our error for one that came up while the rows did; `None` for one that has nothing to do with the server."""
         bad, text = bad_value(error), str(error)
@@ -352,9 +279,6 @@ class PostgresSource(Source, ReadsAsRelation):
             return DataError(self._server.scrubbed(text), mend=mend, where=self._told)
         return None
 
-    def _spec_error(self, what: str, mend: str) -> SpecError:
-        return SpecError(what, mend=mend, where=self._told)
-
     @contextmanager
     def _adbc(self) -> Iterator[Any]:
         with self._server.adbc() as connection:
@@ -373,24 +297,19 @@ class PostgresSource(Source, ReadsAsRelation):
 class PostgresSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    connects: ClassVar[type[DatabaseConnection]] = PostgresConnection
     dialect: ClassVar[str] = "postgres"
     home: ClassVar[str] = "public"
     type: Literal["postgres"]
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> PostgresSink:
         """A writer to the table."""
-        return PostgresSink(self.name(), self.create, _connected(connection).server(self.connection))
+        server = connected(connection, PostgresConnection).server(self.connection)
+        return PostgresSink(self.name(), self.create, server)
 
 
-class PostgresSink(Sink):
+class PostgresSink(TableSink):
     """Writes one table, with its ledger and its staging tables in the same schema."""
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     def __init__(self, table: TableName, create: bool, server: Server) -> None:
         self.table = table
@@ -402,17 +321,13 @@ class PostgresSink(Sink):
         """The newest load of `target.node`; `None` before the first. Raises AccessError or Unavailable."""
         return self.server.again(lambda: self._last_load(target.node))
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[PostgresLoad]:
-        """Open a load; leaving it drops its staging tables."""
-        pgtable.require_keys(how, target.schema.names, self.table)
-        refuse_history_columns(how, target.schema.names, str(self.table))
-        self.server.again(lambda: self._prepare(target))
-        opened = PostgresLoad(self.server, self.table, self.ledger, target, how, load, create=self.create)
-        try:
-            yield opened
-        finally:
-            opened.close()
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return str(self.table)
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> PostgresLoad:
+        return PostgresLoad(self.server, self.table, self.ledger, target, how, load, create=self.create)
 
     def _last_load(self, node: str) -> LoadMark | None:
         with self.server.session() as session:
@@ -421,6 +336,9 @@ class PostgresSink(Sink):
             return ledger.mark(session.execute(ledger.select(self.ledger.sql, node)).fetchone())
 
     def _prepare(self, target: Target) -> None:
+        self.server.again(lambda: self._made_ready(target))
+
+    def _made_ready(self, target: Target) -> None:
         """Refuse early what cannot be written, make the ledger, and sweep what loads that died have left."""
         with self.server.session() as session:
             schema = session.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self.table.schema,)).fetchone()

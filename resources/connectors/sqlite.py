@@ -14,7 +14,6 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -22,63 +21,39 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import duckdb
-import pyarrow as pa
 from pydantic import Field, model_validator
 
-from databrokkr_assets.core.disposition import Append, Disposition, History, Merge, Replace
+from databrokkr_assets.core.disposition import Disposition, History, Merge, Replace
 from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
-from databrokkr_assets.core.names import columns, literal, quoted
-from databrokkr_assets.core.ports import (
-    Batch,
-    Cursor,
-    DeletesRows,
-    Delivery,
-    Load,
-    LoadMark,
-    ReadsAsRelation,
-    Receipt,
-    Reject,
-    RelationRead,
-    Sink,
-    Source,
-    Stream,
-    Target,
-    WritesRelation,
-)
+from databrokkr_assets.core.names import columns, quoted
+from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, Receipt, Reject, RelationRead, Stream, Target
 from databrokkr_assets.core.settings import Names
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Place
+from databrokkr_assets.core.spec import ConnectionSettings, Finding, Place
 from databrokkr_assets.engine.duckdb import open_duck
 from resources.base import Connector
 from resources.support import ledger
-from resources.support.applying import Applying, refuse_history_columns
-from resources.support.columns import arrow_schema, batches
-from resources.support.cursor import Incremental
-from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.applying import Applying
+from resources.support.connections import connected
+from resources.support.database_nodes import DatabaseConnection, DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.database_source import DatabaseSource
 from resources.support.fitting import refusals
-from resources.support.held_rows import HeldRows
 from resources.support.row_feed import Row, RowFeed, in_lists
-from resources.support.sqlite_file import (
-    EXTRA,
-    Column,
-    SqliteFile,
-    columns_of,
-    primary_key,
-    rowid_name,
-    tables_of_file,
-)
+from resources.support.sqlite_cursor import narrowed
+from resources.support.sqlite_file import EXTRA, Column, SqliteFile, columns_of, primary_key, rowid_name, tables_of_file
 from resources.support.sqlite_rows import Reading, checks
 from resources.support.sqlite_scan import has_misfits, is_misfit, scan, scannable
 from resources.support.sqlite_stage import KEYS, ROWS, fill, own_types
 from resources.support.sqlite_survey import readings
 from resources.support.sqlite_table import SqliteTable, moment, same
 from resources.support.sqlite_types import Wire
+from resources.support.table_sink import HeldLoad, TableSink
 from resources.support.tables import TableName
 
 HOME = "main"
 _TESTING_SECONDS = 2.0
 
 
-class SqliteConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+class SqliteConnection(DatabaseConnection):
     """A SQLite file."""
 
     type: Literal["sqlite"]
@@ -126,18 +101,13 @@ class SqliteConnection(ConnectionSettings, ChecksAccess, ListsStreams):
             yield from list(tables_of_file(database))
 
 
-def _connected(connection: ConnectionSettings | None) -> SqliteConnection:
-    if not isinstance(connection, SqliteConnection):
-        raise SpecError("the connection is not of type sqlite", mend="name a connection with `type: sqlite`")
-    return connection
-
-
 # ------------------------------------------------------------------------------------------------- reading
 
 
 class SqliteSourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    connects: ClassVar[type[DatabaseConnection]] = SqliteConnection
     dialect: ClassVar[str] = "sqlite"
     home: ClassVar[str] = HOME
     type: Literal["sqlite"]
@@ -149,13 +119,9 @@ class SqliteSourceSettings(DatabaseSourceSettings):
         _require_main(self.name())
         return self
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The file."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> SqliteSource:
         """A reader of the table or query."""
-        return SqliteSource(self, _connected(connection).file(self.connection, place))
+        return SqliteSource(self, connected(connection, SqliteConnection).file(self.connection, place))
 
 
 def _require_main(name: TableName | None) -> None:
@@ -163,48 +129,28 @@ def _require_main(name: TableName | None) -> None:
         raise ValueError(f"a SQLite file has one schema, `main`, and none called `{name.schema}`")
 
 
-class SqliteSource(Source, ReadsAsRelation):
+class SqliteSource(DatabaseSource[Reading]):
     """Reads one table, view or query of a file, all its rows in one snapshot."""
 
     def __init__(self, settings: SqliteSourceSettings, file: SqliteFile) -> None:
-        self._settings = settings
+        super().__init__(settings, settings.name())
+        self._as_text = settings.as_text
         self._file = file
-        self._name = settings.name()
-
-    def streams(self) -> Iterator[Stream]:
-        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
-
-        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
-        """
-        found, keys, _ = self._described
-        yield Stream(self._told, arrow_schema((one.name, one.own) for one in found), keys)
 
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
         """The rows as a query over `duck`: DuckDB's scan of the file, or the rows that Python's driver reads."""
-        value = self._incremental.resumes_at(after) if self._incremental else None
+        value = self._resumes_at(after)
         read = self._scanned(duck) if value is None else None
-        read = read or self._fed(duck, value)
-        if self._incremental is None:
-            return read
-        fresh = partial(self._incremental.fresh, after=after)
-        return replace(read, fresh=fresh, advance=self._incremental.advance(after))
+        return self._resuming(read or self._fed(duck, value), after)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows as batches; those that were set aside come with the last, which is empty."""
         with open_duck() as duck:
-            found = self.relation(duck, stream, after)
-            last = None
-            try:
-                for last in batches(duck, found.fresh(found.query), self._incremental, after):
-                    yield last
-            except duckdb.Error as error:
-                raise found.explain(error) or error from error
-            if last is not None:
-                yield Batch(last.records.slice(0, 0), last.cursor, tuple(found.rejects()))
+            yield from self._batches(duck, self.relation(duck, stream, after), after)
 
     def _scanned(self, duck: duckdb.DuckDBPyConnection) -> RelationRead | None:
         """DuckDB's scan; `None` for what it would not read right, or where its extension is not installed."""
-        if self._name is None or self._settings.as_text:
+        if self._name is None or self._as_text:
             return None
         table, found = self._name.table, self._described[0]
         before = self._stamp()
@@ -225,7 +171,7 @@ class SqliteSource(Source, ReadsAsRelation):
 
     def _fed(self, duck: duckdb.DuckDBPyConnection, value: str | None) -> RelationRead:
         """The rows through Python's driver."""
-        found, _, rowid = self._described
+        found, rowid = self._described[0], self._rowid
 
         def position(row: Row, number: int) -> str:
             return f"rowid {row[-1]}" if rowid else f"row {number + 1}"
@@ -233,14 +179,11 @@ class SqliteSource(Source, ReadsAsRelation):
         read = RowFeed(partial(self._rows, value), found, position, checks(found)).relation(duck)
         if value is None or self._incremental is None:
             return read
-        at = quoted(self._incremental.column)
-        query = f"SELECT * FROM ({read.query}) WHERE {at} >= CAST({literal(value)} AS {self._incremental.type})"
-        return replace(read, query=query + (f" OR {at} IS NULL" if self._incremental.nulls else ""))
+        return replace(read, query=f"SELECT * FROM ({read.query}) WHERE {self._incremental.at_least(value)}")
 
     def _rows(self, value: str | None) -> Iterator[list[Any]]:
         """What SQLite is asked for."""
-        found, _, rowid = self._described
-        listed = [quoted(one.name) for one in found] + ([rowid] if rowid else [])
+        listed = [quoted(one.name) for one in self._described[0]] + ([self._rowid] if self._rowid else [])
         statement = f"SELECT {', '.join(listed)} FROM {self._from}"
         if value is not None and self._incremental is not None:
             statement += f" WHERE {narrowed(self._incremental, value)}"
@@ -251,21 +194,7 @@ class SqliteSource(Source, ReadsAsRelation):
     def _told(self) -> str:
         return self._name.table if self._name else "query"
 
-    @property
-    def _from(self) -> str:
-        # The line break ends a comment that the author's query may end with.
-        query = (self._settings.query or "").rstrip().rstrip(";")
-        return quoted(self._name.table) if self._name else f"({query}\n) AS databrokkr_query"
-
-    @cached_property
-    def _incremental(self) -> Incremental | None:
-        found, keys, _ = self._described
-        kinds = {one.name: one.own for one in found}
-        return self._settings.incremental(kinds.get(self._settings.cursor or "", ""), tuple(kinds), keys)
-
-    @cached_property
-    def _described(self) -> tuple[tuple[Reading, ...], tuple[str, ...], str | None]:
-        """The columns that are read, the primary key where it is among them, and the name of the row number."""
+    def _look(self) -> tuple[Sequence[Reading], Sequence[str]]:
         with self._file.reading() as database:
             if self._name is None:
                 database.execute(f"CREATE TEMP VIEW databrokkr_query AS SELECT * FROM {self._from}")
@@ -273,22 +202,17 @@ class SqliteSource(Source, ReadsAsRelation):
             if not found:
                 tables = [one.name for one in tables_of_file(database)]
                 raise self._spec_error(f'there is no table "{self._told}"', did_you_mean(self._told, tables))
-            chosen = self._chosen(found)
-            read = readings(database, self._from, chosen, self._settings.as_text, computed=self._name is None)
-            rowid = rowid_name(database, self._name.table) if self._name else None
-        keys = primary_key(found)
-        return read, keys if set(keys) <= {one.name for one in chosen} else (), rowid
+            chosen = self._chosen(found, self._as_text)
+            read = readings(database, self._from, chosen, self._as_text, computed=self._name is None)
+        return read, primary_key(found)
 
-    def _chosen(self, found: list[Column]) -> list[Column]:
-        names = [one.name for one in found]
-        wanted = self._settings.columns or tuple(names)
-        for word in (*wanted, *self._settings.as_text):
-            if word not in names:
-                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, names))
-        cursor = self._settings.cursor
-        if cursor is not None and cursor not in wanted:
-            raise self._spec_error(f'the cursor "{cursor}" is not read', did_you_mean(cursor, wanted))
-        return [found[names.index(name)] for name in wanted]
+    @cached_property
+    def _rowid(self) -> str | None:
+        """The name of the row number; `None` where there is none."""
+        if self._name is None:
+            return None
+        with self._file.reading() as database:
+            return rowid_name(database, self._name.table)
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         """What changes when the file does: a writer writes to it, or to its log."""
@@ -322,26 +246,6 @@ class SqliteSource(Source, ReadsAsRelation):
         what = f"{self._file.path} was changed while it was read"
         return Unavailable(what, mend="nothing is lost: run it again", where=self._told)
 
-    def _spec_error(self, what: str, mend: str) -> SpecError:
-        return SpecError(what, mend=mend, where=self._told)
-
-
-def narrowed(incremental: Incremental, value: str) -> str:
-    """A condition for SQLite that all rows from `value` on meet, and as few others as can be told without a cast."""
-    column = quoted(incremental.column)
-    nulls = f" OR {column} IS NULL" if incremental.nulls else ""
-    match incremental.type:
-        case "BIGINT" | "DOUBLE":
-            return f"{column} >= {value}{nulls}" if re.fullmatch(r"-?[0-9.]+(e[+-]?[0-9]+)?", value) else "true"
-        case "VARCHAR":
-            return f"{column} COLLATE BINARY >= {literal(value)}{nulls}"
-        case "DATE" | "TIMESTAMP" if re.match(r"\d{4}-", value):
-            # Some are written in other ways, which have another order.
-            plain = f"{column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
-            return f"({column} >= {literal(value[:10])} OR NOT {plain}){nulls}"
-        case _:
-            return "true"
-
 
 # ------------------------------------------------------------------------------------------------- writing
 
@@ -349,6 +253,7 @@ def narrowed(incremental: Incremental, value: str) -> str:
 class SqliteSinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once."""
 
+    connects: ClassVar[type[DatabaseConnection]] = SqliteConnection
     dialect: ClassVar[str] = "sqlite"
     home: ClassVar[str] = HOME
     type: Literal["sqlite"]
@@ -358,26 +263,20 @@ class SqliteSinkSettings(DatabaseSinkSettings):
         _require_main(self.name())
         return self
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The file."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> SqliteSink:
         """A writer to the table."""
-        return SqliteSink(self.name().table, self.create, _connected(connection).file(self.connection, place))
+        file = connected(connection, SqliteConnection).file(self.connection, place)
+        return SqliteSink(self.name().table, self.create, file)
 
     def pool(self, connection: ConnectionSettings | None) -> str:
         """One writer at a time, for SQLite lets no other in."""
-        path = _connected(connection).path
+        path = connected(connection, SqliteConnection).path
         stem = re.sub(r"\W", "_", Path(path).stem)
         return f"sqlite_{stem}_{hashlib.md5(path.encode()).hexdigest()[:8]}"
 
 
-class SqliteSink(Sink):
-    """Writes one table, with its ledger in the same file."""
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
+class SqliteSink(TableSink):
+    """Writes one table, with its ledger in the same file, which is locked during the last part of `commit` only."""
 
     def __init__(self, table: str, create: bool, file: SqliteFile) -> None:
         self.table = table
@@ -400,40 +299,21 @@ class SqliteSink(Sink):
         with self.file.reading() as database:
             return tuple(columns_of(database, self.table))
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[SqliteLoad]:
-        """Open a load. The file is locked during the last part of `commit` only."""
-        names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge | History) else ():
-            if key.casefold() not in names:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=self.table)
-        refuse_history_columns(how, target.schema.names, self.table)
-        with ExitStack() as until_left:
-            yield SqliteLoad(self, target, how, load, HeldRows(target.schema, until_left))
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return self.table
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> SqliteLoad:
+        return SqliteLoad(self, target, how, load)
 
 
-class SqliteLoad(Load, WritesRelation, DeletesRows):
-    """One load: a query, or rows in a temporary table, staged in a file and applied by one transaction."""
+class SqliteLoad(HeldLoad):
+    """One load, staged in a file and applied by one transaction."""
 
-    def __init__(self, sink: SqliteSink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
+    def __init__(self, sink: SqliteSink, target: Target, how: Disposition, load: LoadMark) -> None:
+        super().__init__(target, how, load)
         self._sink = sink
-        self._target = target
-        self._how = how
-        self._load = load
-        self._held = held
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
-        self._held.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it."""
-        self._held.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows to delete in a temporary table."""
-        self._held.delete(keys)
 
     def commit(self) -> Receipt:
         """Stage the rows, then apply them and write the ledger in one transaction.
@@ -441,15 +321,15 @@ class SqliteLoad(Load, WritesRelation, DeletesRows):
         Raises DataError for a value that SQLite or the table's type would change, SpecError, AccessError, or
         Unavailable, also when another load came first.
         """
-        held, keys = self._held, self._how.keys if isinstance(self._how, Merge | History) else ()
-        rows, gone = held.last_of_each(keys) if keys else held.query(), held.deleted()
+        held = self._held
+        rows, gone = held.last_of_each(self._keys), held.deleted()
         table = SqliteTable(self._sink.table, self._sink.columns())
         wires = table.wires(own_types(held.duck, rows))
         table.missing(wires, self._how, create=self._sink.create)
         with tempfile.TemporaryDirectory(prefix="databrokkr-") as folder:
             path = Path(folder) / "stage.sqlite"
             with refusals(table.name):
-                fill(held.duck, path, ROWS, rows, wires, keys)
+                fill(held.duck, path, ROWS, rows, wires, self._keys)
                 if gone is not None:
                     fill(held.duck, path, KEYS, gone, table.wires(own_types(held.duck, gone)), ())
             return self._taken_over(table, path, wires, deletes=gone is not None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, History
-from databrokkr_assets.core.errors import SpecError
+from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge
+from databrokkr_assets.core.errors import SpecError, did_you_mean
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.engine.shaping import PROVENANCE
 
@@ -74,6 +74,19 @@ class Applying:
 
     def _listed(self, names: Sequence[str]) -> str:
         return ", ".join(map(self.quote, names))
+
+
+def keys_of(how: Disposition) -> tuple[str, ...]:
+    """The columns by which rows meet the table; none where they do not."""
+    return how.keys if isinstance(how, Merge | History) else ()
+
+
+def require_keys(how: Disposition, names: Sequence[str], target: str) -> None:
+    """Raise SpecError when a key is no column of the rows, or could be several of them but for its case."""
+    for key in keys_of(how):
+        near = [name for name in names if name.casefold() == key.casefold()]
+        if key not in names and len(near) != 1:
+            raise SpecError(f'the key "{key}" is no column', mend=did_you_mean(key, names), where=target)
 
 
 def refuse_history_columns(how: object, names: Sequence[str], target: str) -> None:

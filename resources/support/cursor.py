@@ -101,6 +101,11 @@ class Incremental:
         assert found is not None
         return str(found[0])
 
+    def at_least(self, value: str) -> str:
+        """The condition, as SQL of DuckDB, that a row is among those from the value on."""
+        at = quoted(self.column)
+        return f"{at} >= {self._value(value)}{f' OR {at} IS NULL' if self.nulls else ''}"
+
     def fresh(self, query: str, after: Cursor | None) -> str:
         """The rows of `query` (those from `resumes_at` on) that no load has seen, each counted."""
         value = self.resumes_at(after)

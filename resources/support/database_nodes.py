@@ -18,8 +18,10 @@ from databrokkr_assets.core.names import literal, quoted
 from databrokkr_assets.core.ports import Source, Stream
 from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import (
+    ChecksAccess,
     ConnectionSettings,
     ExpandsToStreams,
+    ListsStreams,
     NodeSettings,
     Origin,
     Place,
@@ -30,6 +32,7 @@ from databrokkr_assets.core.spec import (
     SourceSettings,
 )
 from databrokkr_assets.engine.duckdb import open_duck
+from resources.support.connections import connected
 from resources.support.cursor import Incremental
 from resources.support.ranges import evenly
 from resources.support.tables import TableName, table_name, tables_of
@@ -54,7 +57,17 @@ Tables = Annotated[
 """Names or patterns of tables, as a list or with settings of their own."""
 
 
+class DatabaseConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+    """A database that nodes read and write."""
+
+    @abstractmethod
+    def uri(self) -> str:
+        """Where the database is, as the UI names it, without user and secrets."""
+
+
 class _OfDatabase(NodeSettings):
+    connects: ClassVar[type[DatabaseConnection]]
+    """The model of the connections that serve it."""
     dialect: ClassVar[str]
     """The database's name in sqlglot and in the UI."""
     home: ClassVar[str]
@@ -62,9 +75,9 @@ class _OfDatabase(NodeSettings):
     schema_: str | None = Field(default=None, alias="schema")
     """The table's schema; beside it, `table` is taken as it stands, dots and quotes included."""
 
-    @abstractmethod
     def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database as the UI names it, without secrets."""
+        """The database as the UI names it, without secrets. Raises SpecError for a connection of another type."""
+        return connected(connection, self.connects).uri()
 
     def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
         return Origin((name, table.schema, table.table), self.dialect, self.uri(connection))
@@ -206,7 +219,7 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
             raise SpecError("there is no `cursor` to tell a range by", mend="name a cursor, or load everything again")
         at = self.quoted_in_sql(self.cursor)
         low, high = self.literal_in_sql(values.low), self.literal_in_sql(values.high)
-        rows = self._queried(f"SELECT * FROM {self._rows_in_sql()} WHERE {at} >= {low} AND {at} < {high}")
+        rows = self._queried(f"SELECT * FROM {self.rows_in_sql(self.name())} WHERE {at} >= {low} AND {at} < {high}")
         stored = quoted(self.rename.get(self.cursor, self.cursor))
         return rows, f"{stored} >= {literal(values.low)} AND {stored} < {literal(values.high)}"
 
@@ -219,7 +232,7 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
         """Where the parts begin, but for the first: at even distances between the least and the greatest value."""
         assert self.parts is not None
         at = self.quoted_in_sql(self.parts.by)
-        ends = f"SELECT min({at}) AS low, max({at}) AS high FROM {self._rows_in_sql()}"
+        ends = f"SELECT min({at}) AS low, max({at}) AS high FROM {self.rows_in_sql(self.name())}"
         with open_duck() as duck:
             rows = self._queried(ends).model_copy(update={"columns": (), "as_text": ()}).open(connection, place)
             duck.register("databrokkr_ends", _first(rows))
@@ -235,14 +248,14 @@ class DatabaseSourceSettings(_OfDatabase, SourceSettings, ExpandsToStreams, Read
             return [self.model_copy(update={"parts": None})]
         between = [f"{at} >= {low} AND {at} < {high}" for low, high in pairwise(limits)]
         conditions = [f"{at} < {limits[0]} OR {at} IS NULL", *between, f"{at} >= {limits[-1]}"]
-        return [self._queried(f"SELECT * FROM {self._rows_in_sql()} WHERE {one}") for one in conditions]
+        return [self._queried(f"SELECT * FROM {self.rows_in_sql(self.name())} WHERE {one}") for one in conditions]
 
-    def _rows_in_sql(self) -> str:
-        """What is read, as it stands behind FROM."""
-        name = self.name()
+    def rows_in_sql(self, table: TableName | None) -> str:
+        """A table, or else the rows of the query, as the database's own SQL takes them behind FROM."""
+        if table:
+            return self.named_in_sql(table)
         # The line break ends a comment that the author's query may end with.
-        query = (self.query or "").rstrip().rstrip(";")
-        return self.named_in_sql(name) if name else f"({query}\n) AS databrokkr_rows"
+        return f"({(self.query or '').rstrip().rstrip(';')}\n) AS databrokkr_query"
 
     def _queried(self, query: str) -> DatabaseSourceSettings:
         """This source, reading the rows of a query in place of its own."""

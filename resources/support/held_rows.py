@@ -58,7 +58,9 @@ class HeldRows:
         return "SELECT * FROM databrokkr_rows"
 
     def last_of_each(self, keys: tuple[str, ...]) -> str:
-        """The rows, of those with the same keys only the last."""
+        """The rows, of those with the same keys only the last; without keys all."""
+        if not keys:
+            return self.query()
         duck = self.duck
         duck.execute("SET preserve_insertion_order = true")
         duck.execute(f"CREATE OR REPLACE TEMP TABLE databrokkr_merge AS {self.query()}")

@@ -6,7 +6,7 @@ import hashlib
 
 import duckdb
 
-from databrokkr_assets.engine.duckdb import load_extension
+from databrokkr_assets.engine.duckdb import S3_PARTS, load_extension
 from databrokkr_assets.lake.store import Store
 
 
@@ -17,3 +17,4 @@ def let_in(duck: duckdb.DuckDBPyConnection, store: Store) -> None:
     secret = store.duck_secret(f"databrokkr_{hashlib.md5(store.url.encode()).hexdigest()[:12]}")
     if secret:
         duck.execute(secret)
+        duck.execute(S3_PARTS)

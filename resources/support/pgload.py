@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from databrokkr_assets.core.disposition import Disposition, History, Merge
+from databrokkr_assets.core.disposition import Disposition
 from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.names import literal
-from databrokkr_assets.core.ports import DeletesRows, Load, LoadMark, Receipt, Target, WritesRelation
+from databrokkr_assets.core.ports import LoadMark, Receipt, Target
 from resources.support import ledger, pgtable
+from resources.support.applying import keys_of
 from resources.support.columns import own_columns, told_by_arrow
 from resources.support.libpq import Server
 from resources.support.pgstage import Stage, stage_like
 from resources.support.pgtypes import by_name, wire
+from resources.support.table_sink import TableLoad
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     Session = Connection[tuple[Any, ...]]
 
 
-class PostgresLoad(Load, WritesRelation, DeletesRows):
+class PostgresLoad(TableLoad):
     """One load: rows, and keys of rows to delete, in staging tables, then one transaction."""
 
     def __init__(
@@ -65,7 +67,7 @@ class PostgresLoad(Load, WritesRelation, DeletesRows):
         Raises DataError, AccessError or Unavailable.
         """
         # Of rows with one key the last wins, so a merge must keep their order.
-        duck.execute(f"SET preserve_insertion_order = {str(isinstance(self._how, Merge | History)).lower()}")
+        duck.execute(f"SET preserve_insertion_order = {str(bool(keys_of(self._how))).lower()}")
         self._rows.copy(duck, query)
 
     def delete(self, keys: pa.RecordBatch) -> None:
@@ -112,8 +114,7 @@ class PostgresLoad(Load, WritesRelation, DeletesRows):
 
     def _apply(self, session: Session) -> pgtable.Done:
         table, how = self._table, self._how
-        keys = how.keys if isinstance(how, Merge | History) else ()
-        self._rows.require(session, keys)
+        self._rows.require(session, keys_of(how))
         pgtable.fit(session, table, self._rows.wires, how, create=self._create)
         deleted = self._delete(session) if self._gone.wires else None
         pairs = pgtable.paired(session, table, self._rows.wires)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge, Replace
-from databrokkr_assets.core.errors import DataError, SpecError, did_you_mean
+from databrokkr_assets.core.errors import DataError, SpecError
 from databrokkr_assets.core.names import columns, quoted
 from resources.support.applying import Applying
 from resources.support.libpq import driver
@@ -88,13 +88,6 @@ def exists(session: Session, table: TableName) -> bool:
 def places(session: Session, table: TableName) -> dict[str, Place]:
     """The columns of a table by name; empty when there is no such table."""
     return {row[0]: Place(*row) for row in session.execute(_COLUMNS.encode(), (table.sql,)).fetchall()}
-
-
-def require_keys(how: Disposition, names: Sequence[str], table: TableName) -> None:
-    """Raise SpecError when a key is no column of the rows."""
-    for key in how.keys if isinstance(how, Merge | History) else ():
-        if by_name(names, key) is None:
-            raise SpecError(f'the key "{key}" is no column', mend=did_you_mean(key, names), where=str(table))
 
 
 def fit(session: Session, table: TableName, wires: Sequence[Wire], how: Disposition, *, create: bool) -> None:

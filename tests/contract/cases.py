@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .case import Case
 from .database_cases import DuckDBCase, MySQLCase, PostgresCase, SqliteCase
-from .file_cases import AzureFilesCase, FtpFilesCase, LocalFilesCase, S3FilesCase, SftpFilesCase
+from .file_cases import AzureFilesCase, FtpFilesCase, LocalFilesCase, S3FilesCase, SftpFilesCase, WebFilesCase
 from .lakehouse_cases import DeltaCase, IcebergCase
 
 CASES: Sequence[type[Case]] = (
@@ -19,6 +19,7 @@ CASES: Sequence[type[Case]] = (
     AzureFilesCase,
     SftpFilesCase,
     FtpFilesCase,
+    WebFilesCase,
     DeltaCase,
     IcebergCase,
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
+import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +22,20 @@ from databrokkr_assets.core.ports import Delivery
 from tests import store_services
 from tests.connectors import stores_at_hand
 from tests.connectors.stores_at_hand import AtHand, Servers
+from tests.servers.web import Page, Web, web
 
-from .case import CanBeReadOnly, Case, ChecksPasswords, HoldsTypes, ReadsArrivals, Rows, RunsFull, Settings
+from .case import (
+    CanBeReadOnly,
+    Case,
+    ChecksPasswords,
+    HoldsTypes,
+    Reads,
+    ReadsArrivals,
+    Rows,
+    RunsFull,
+    Settings,
+    Stops,
+)
 from .places import SMALL, unwritable
 
 
@@ -96,7 +111,7 @@ class OnDisk(ParquetCase):
 
 
 class LocalFilesCase(OnDisk, CanBeReadOnly, RunsFull):
-    title = "files on a disk"
+    title = "Parquet files on a disk"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -143,7 +158,7 @@ def _plain(value: Any) -> Any:
 
 
 class S3FilesCase(StoreCase, CanBeReadOnly):
-    title = "files on S3"
+    title = "Parquet files on S3"
     via = "s3"
     gaps: ClassVar = {
         "test_tables_of_any_name_are_read": "names with a space are not proved, because moto, the server of our tests, "
@@ -185,7 +200,7 @@ class S3FilesCase(StoreCase, CanBeReadOnly):
 
 
 class AzureFilesCase(StoreCase):
-    title = "files on Azure"
+    title = "Parquet files on Azure"
     via = "azure_blob"
     wrong: ClassVar = {"account_key": "aHVzaC1odXNo"}
 
@@ -217,8 +232,10 @@ class AzureFilesCase(StoreCase):
         obstore.delete(self.store, path)
 
 
-class ServerFolderCase(OnDisk, StoreCase):
+class ServerFolderCase(OnDisk, StoreCase, Stops):
     """A folder of a file server, which this process sees, too."""
+
+    server: store_services.Sftp | store_services.Ftp
 
     wrong: ClassVar = {"password": "hush-hush"}
 
@@ -226,30 +243,76 @@ class ServerFolderCase(OnDisk, StoreCase):
     def __init__(self, servers: Servers) -> None:
         """A folder of the server."""
 
-    def write(self, path: str, content: bytes) -> None:
-        self.at_hand.put(path, content)
-
     @classmethod
     @contextmanager
     def fresh(cls, system: Servers, folder: Path) -> Iterator[Self]:
-        yield cls(system)
+        case = cls(system)
+        case.start()
+        yield case
+
+    def write(self, path: str, content: bytes) -> None:
+        self.at_hand.put(path, content)
+
+    def stop(self) -> None:
+        assert self.server.daemon is not None
+        self.server.daemon.stop(signal.SIGKILL)
+
+    def start(self) -> None:
+        assert self.server.daemon is not None
+        self.server.daemon.start(lambda: store_services.listens(self.server.port))
 
 
 class SftpFilesCase(ServerFolderCase):
-    title = "files on SFTP"
+    title = "Parquet files on SFTP"
     via = "sftp"
 
     def __init__(self, servers: Servers) -> None:
         self.at_hand = stores_at_hand.sftp_by_password(servers)
-        server = servers.get(store_services.sftp_by_password)
-        self.folder = server.folder / str(self.connection()["folder"]).rpartition("/")[2]
+        self.server = servers.get(store_services.sftp_by_password)
+        self.folder = self.server.folder / str(self.connection()["folder"]).rpartition("/")[2]
 
 
 class FtpFilesCase(ServerFolderCase):
-    title = "files on FTP"
+    title = "Parquet files on FTP"
     via = "ftp"
 
     def __init__(self, servers: Servers) -> None:
         self.at_hand = stores_at_hand.ftp(servers)
-        server = servers.get(store_services.ftp)
-        self.folder = server.folder / str(self.connection()["folder"]).rpartition("/")[2]
+        self.server = servers.get(store_services.ftp)
+        self.folder = self.server.folder / str(self.connection()["folder"]).rpartition("/")[2]
+
+
+class WebFilesCase(Case, Reads):
+    title = "Parquet files by HTTP"
+    connector = "files"
+    via = "http"
+
+    def __init__(self, site: Web) -> None:
+        self.site = site
+
+    @classmethod
+    def system(cls) -> AbstractContextManager[Web]:
+        return web()
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, system: Web, folder: Path) -> Iterator[Self]:
+        system.pages.clear()
+        yield cls(system)
+
+    def connection(self) -> Settings:
+        return {"url": self.site.url("/"), "allow_private": True, "timeout": 5}
+
+    def source(self, table: str) -> Settings:
+        return {"path": f"{quote(table)}.parquet", "format": "parquet"}
+
+    def put(self, table: str, rows: pa.Table) -> None:
+        content = io.BytesIO()
+        pq.write_table(rows, content)
+        tag = hashlib.sha256(content.getvalue()).hexdigest()
+        self.site.pages[f"/{quote(table)}.parquet"] = Page(content.getvalue(), headers={"ETag": f'"{tag}"'})
+
+    def get(self, table: str) -> Rows:
+        page = self.site.pages.get(f"/{quote(table)}.parquet")
+        rows: Rows = pq.read_table(io.BytesIO(page.content)).to_pylist() if page else []
+        return rows

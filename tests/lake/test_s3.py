@@ -44,6 +44,18 @@ def test_loads_changes_and_sweeping(lake: Store) -> None:
         assert dead.store.names() == []
 
 
+def test_two_files_are_written_at_once_within_the_memory_that_there_is(lake: Store, tmp_path: Path) -> None:
+    dataset = Dataset(lake.child("raw", "p", "n"), "p/n")
+    with duck_for(lake) as duck:
+        duck.execute("SET threads = 2")
+        duck.execute("SET memory_limit = '143MiB'")  # what two cores get
+        for name in "ab":
+            to = tmp_path / f"{name}.parquet"
+            duck.execute(f"COPY (SELECT i AS id, 'text ' || i AS s FROM range(500000) t(i)) TO '{to}'")
+        now = load(duck, dataset, f"SELECT * FROM read_parquet('{tmp_path}/*.parquet')", Append(), "a")
+        assert (now.rows(), len(now.files)) == (1_000_000, 2)
+
+
 def test_a_worker_thought_dead_cannot_publish(lake: Store) -> None:
     dataset = Dataset(lake.child("raw", "p", "n"), "p/n")
     with duck_for(lake) as duck:
