@@ -29,8 +29,10 @@ OWN = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--kills N`: how often tests/test_kill.py kills a run; the full figure is 50. `--write-matrix`: see there."""
-    parser.addoption("--kills", default=6, type=int, help="kills in tests/test_kill.py")
+    """`--kills N`: how often tests/test_kill.py kills a run, and tests/contract a load; the full figure is 50."""
+    parser.addoption(
+        "--kills", default=6, type=int, help="kills in tests/test_kill.py, and of each load in tests/contract"
+    )
     parser.addoption("--write-matrix", action="store_true", help="write docs/connectors/matrix.* from the outcome")
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
-from databrokkr_assets.core.errors import SpecError
 from databrokkr_assets.core.ports import Sink, Source
 from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import ConnectionSettings, NodeSettings, Origin, Place, SinkSettings, SourceSettings
 from resources.base import Connector
+from resources.support.connections import connected
 
 
 class DeltaConnection(ConnectionSettings):
@@ -47,9 +47,8 @@ class _OfTable(NodeSettings):
         from databrokkr_assets.lake.external import ExternalTable
         from databrokkr_assets.lake.store import store_at
 
-        if connection is not None and not isinstance(connection, DeltaConnection):
-            raise SpecError("the connection is not of type delta", mend="name a connection with `type: delta`")
-        return ExternalTable(store_at(self.path, place.project, connection.options() if connection else {}))
+        options = connected(connection, DeltaConnection).options() if connection else {}
+        return ExternalTable(store_at(self.path, place.project, options))
 
     def _origin(self) -> Origin:
         words = [re.sub(r"[^\w.-]", "_", word) for word in re.split(r"[:/]+", self.path) if word not in ("", ".", "..")]

@@ -21,7 +21,7 @@ import duckdb
 from pydantic import Field
 
 from databrokkr_assets.core.disposition import Disposition, History, Merge, Replace
-from databrokkr_assets.core.errors import AccessError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.errors import AccessError, DataError, Unavailable
 from databrokkr_assets.core.names import columns, literal, quoted
 from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, Receipt, RelationRead, Stream, Target
 from databrokkr_assets.core.spec import ConnectionSettings, Finding, Place
@@ -214,22 +214,12 @@ class DuckDBSource(DatabaseSource[Column]):
             try:
                 rows = duck.sql(f"SELECT * FROM {self._in(alias)}")
             except duckdb.CatalogException as error:
-                raise self._no_table(duck, alias, error) from error
+                missing = re.search(r"name (\S+) does not exist", str(error))
+                raise self._no_table(f"main.{missing[1]}" if missing else "", _known_tables(duck, alias)) from error
             except duckdb.Error as error:
                 raise self._spec_error(str(error), "correct the query of this node") from error
             found = [Column(name, str(own)) for name, own in zip(rows.columns, rows.types, strict=True)]
             return self._chosen(found), self._primary_key(duck, alias)
-
-    def _no_table(self, duck: duckdb.DuckDBPyConnection, alias: str, error: Exception) -> SpecError:
-        rows = duck.execute(
-            "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = $1 UNION ALL "
-            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
-            [alias],
-        ).fetchall()
-        tables = [name for (name,) in rows if "_databrokkr_" not in name]
-        missing = re.search(r"name (\S+) does not exist", str(error))
-        word = self._told if self._name else f"main.{missing[1]}" if missing else ""
-        return self._spec_error(f'there is no table "{word}"', did_you_mean(word, tables))
 
     def _primary_key(self, duck: duckdb.DuckDBPyConnection, alias: str) -> tuple[str, ...]:
         if self._name is None:
@@ -240,6 +230,16 @@ class DuckDBSource(DatabaseSource[Column]):
             [alias, self._name.schema, self._name.table],
         ).fetchone()
         return tuple(row[0]) if row else ()
+
+
+def _known_tables(duck: duckdb.DuckDBPyConnection, alias: str) -> list[str]:
+    """The tables and views of the file, `schema.table`, for suggestions."""
+    rows = duck.execute(
+        "SELECT schema_name || '.' || table_name FROM duckdb_tables() WHERE database_name = $1 UNION ALL "
+        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
+        [alias],
+    ).fetchall()
+    return [name for (name,) in rows if "_databrokkr_" not in name]
 
 
 def _look_into(duck: duckdb.DuckDBPyConnection, alias: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ByteSize, Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
-from databrokkr_assets.core.errors import DatabrokkrError, SpecError
+from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.ports import Sink, Source, Stream
 from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import (
@@ -24,6 +24,7 @@ from databrokkr_assets.core.spec import (
     SourceSettings,
 )
 from resources.base import Connector
+from resources.support.connections import connected
 
 
 class IcebergConnection(ConnectionSettings, ChecksAccess, ListsStreams):
@@ -68,9 +69,7 @@ class _OfTable(NodeSettings):
     def _table(self, connection: ConnectionSettings | None) -> Any:
         from resources.support.iceberg_tables import IcebergTable
 
-        if not isinstance(connection, IcebergConnection):
-            raise SpecError("the connection is not of type iceberg", mend="name a connection with `type: iceberg`")
-        return IcebergTable(self.connection, connection.catalog, self.table)
+        return IcebergTable(self.connection, connected(connection, IcebergConnection).catalog, self.table)
 
     def _origin(self) -> Origin:
         return Origin((self.connection, *self.table.split(".")), "iceberg", f"iceberg://{self.connection}/{self.table}")

@@ -10,7 +10,6 @@ transaction applies them and writes the ledger.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -291,16 +290,10 @@ class MySQLSource(DatabaseSource[Column]):
             found = described(session, self._from)
         except driver().err.MySQLError as error:
             raise self._not_described(session, error) from error
+        as_text, as_null = self._as_text, self._as_null
         return [
             Column(
-                one.name,
-                one.type_code,
-                one.length,
-                one.scale,
-                one.charsetnr,
-                one.flags,
-                one.name in self._as_text,
-                self._as_null,
+                one.name, one.type_code, one.length, one.scale, one.charsetnr, one.flags, one.name in as_text, as_null
             )
             for one in found
         ]
@@ -309,10 +302,7 @@ class MySQLSource(DatabaseSource[Column]):
         number, text = error.args[0], str(error.args[-1])
         if number in (1146, 1049):
             missing = re.search(r"(?:Table|database) '([^']+)'", text)
-            word = self._told if self._name else (missing[1] if missing else "")
-            tables = mysql_survey.known_tables(session)
-            near = difflib.get_close_matches(word, tables, n=20, cutoff=0.3) or tables[:20]
-            return self._spec_error(f'there is no table "{word}"', did_you_mean(word, near))
+            return self._no_table(missing[1] if missing else "", mysql_survey.known_tables(session))
         if number in (1142, 1143):
             grant = f"GRANT SELECT ON {sql(self._name) if self._name else '…'} TO {self._server.user}"
             return AccessError(text, mend=f"as an administrator: {grant}", where=self._told)

@@ -11,7 +11,6 @@ them and writes the ledger in one transaction.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -215,7 +214,8 @@ class PostgresSource(DatabaseSource[Column]):
             # No row is asked for, but names and grants are checked, and domains give their base types.
             cursor = session.execute(f"SELECT * FROM {self._from} LIMIT 0")
         except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
-            raise self._no_table(session, str(error)) from error
+            missing = re.search(r'"([^"]+)" does not exist', str(error))
+            raise self._no_table(missing[1] if missing else "", pgtable.known_tables(session)) from error
         except errors.InsufficientPrivilege as error:
             grant = f"GRANT SELECT ON {self._name.sql if self._name else '…'} TO {quoted(session.info.user)}"
             raise AccessError(str(error), mend=f"as its owner: {grant}", where=self._told) from error
@@ -237,13 +237,6 @@ class PostgresSource(DatabaseSource[Column]):
             (self._name.sql,),
         )
         return dict(rows.fetchall())
-
-    def _no_table(self, session: Session, message: str) -> SpecError:
-        missing = re.search(r'"([^"]+)" does not exist', message)
-        word = self._told if self._name else (missing[1] if missing else "")
-        tables = pgtable.known_tables(session)
-        near = difflib.get_close_matches(word, tables, n=20, cutoff=0.3) or tables[:20]
-        return self._spec_error(f'there is no table "{word}"', did_you_mean(word, near))
 
     def _primary_key(self, session: Session) -> tuple[str, ...]:
         if self._name is None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from databrokkr_assets.core.errors import DatabrokkrError, SpecError
+from databrokkr_assets.core.errors import DatabrokkrError
 from databrokkr_assets.core.ports import Stream
 from databrokkr_assets.core.settings import Names, Settings, SqlType
-from databrokkr_assets.core.spec import ChecksAccess, ConnectionSettings, Finding, ListsStreams, Origin, Place
+from databrokkr_assets.core.spec import ConnectionSettings, Finding, Origin, Place
 from resources.base import Connector
-from resources.support.database_nodes import DatabaseSinkSettings, DatabaseSourceSettings
+from resources.support.connections import connected
+from resources.support.database_nodes import DatabaseConnection, DatabaseSinkSettings, DatabaseSourceSettings
 from resources.support.tables import TableName
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ KIND = "sqlalchemy"
 _READ = ("BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR", "BLOB", "DATE", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "UUID", "JSON")
 
 
-class SqlAlchemyConnection(ConnectionSettings, ChecksAccess, ListsStreams):
+class SqlAlchemyConnection(DatabaseConnection):
     """A database by its SQLAlchemy URL. Its driver must be installed; extras bring the common ones."""
 
     # A mistake is shown with what was given; here that would be the password.
@@ -76,19 +77,14 @@ class SqlAlchemyConnection(ConnectionSettings, ChecksAccess, ListsStreams):
         yield from found
 
 
-def _connected(connection: ConnectionSettings | None) -> SqlAlchemyConnection:
-    if not isinstance(connection, SqlAlchemyConnection):
-        raise SpecError("the connection is not of type sqlalchemy", mend="name a connection with `type: sqlalchemy`")
-    return connection
-
-
-def _origin(name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
-    return Origin(tuple(filter(None, (name, table.schema, table.table))), KIND, _connected(connection).uri())
+def _origin(name: str, table: TableName, uri: str) -> Origin:
+    return Origin(tuple(filter(None, (name, table.schema, table.table))), KIND, uri)
 
 
 class SqlAlchemySourceSettings(DatabaseSourceSettings):
     """Reads a table, a view or the rows of a query."""
 
+    connects: ClassVar[type[DatabaseConnection]] = SqlAlchemyConnection
     dialect: ClassVar[str] = ""
     home: ClassVar[str] = ""
     type: Literal["sqlalchemy"]
@@ -105,15 +101,11 @@ class SqlAlchemySourceSettings(DatabaseSourceSettings):
                 raise ValueError(f"the type of `{name}` is one of {', '.join(_READ)}, DECIMAL(p,s)")
         return {name: kind.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE") for name, kind in given.items()}
 
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
-
     def open(self, connection: ConnectionSettings | None, place: Place) -> SqlAlchemySource:
         """A reader of the table or query."""
         from resources.support.sqlalchemy_source import SqlAlchemySource
 
-        return SqlAlchemySource(self, _connected(connection).database(self.connection))
+        return SqlAlchemySource(self, connected(connection, SqlAlchemyConnection).database(self.connection))
 
     @classmethod
     def quoted_in_sql(cls, name: str) -> str:
@@ -128,28 +120,26 @@ class SqlAlchemySourceSettings(DatabaseSourceSettings):
         return ".".join(cls.quoted_in_sql(part) for part in (table.schema, table.table) if part)
 
     def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
-        return _origin(name, table, connection)
+        return _origin(name, table, self.uri(connection))
 
 
 class SqlAlchemySinkSettings(DatabaseSinkSettings):
     """Writes a table, exactly once; a database without transactions is refused."""
 
+    connects: ClassVar[type[DatabaseConnection]] = SqlAlchemyConnection
     dialect: ClassVar[str] = ""
     home: ClassVar[str] = ""
     type: Literal["sqlalchemy"]
-
-    def uri(self, connection: ConnectionSettings | None) -> str:
-        """The database, without secrets."""
-        return _connected(connection).uri()
 
     def open(self, connection: ConnectionSettings | None, place: Place) -> SqlAlchemySink:
         """A writer to the table."""
         from resources.support.sqlalchemy_sink import SqlAlchemySink
 
-        return SqlAlchemySink(self.name(), self.create, _connected(connection).database(self.connection))
+        database = connected(connection, SqlAlchemyConnection).database(self.connection)
+        return SqlAlchemySink(self.name(), self.create, database)
 
     def _origin(self, name: str, table: TableName, connection: ConnectionSettings | None) -> Origin:
-        return _origin(name, table, connection)
+        return _origin(name, table, self.uri(connection))
 
 
 connector = Connector(

@@ -24,7 +24,7 @@ import duckdb
 from pydantic import Field, model_validator
 
 from databrokkr_assets.core.disposition import Disposition, History, Merge, Replace
-from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError, Unavailable
 from databrokkr_assets.core.names import columns, quoted
 from databrokkr_assets.core.ports import Batch, Cursor, LoadMark, Receipt, Reject, RelationRead, Stream, Target
 from databrokkr_assets.core.settings import Names
@@ -200,8 +200,7 @@ class SqliteSource(DatabaseSource[Reading]):
                 database.execute(f"CREATE TEMP VIEW databrokkr_query AS SELECT * FROM {self._from}")
             found = columns_of(database, self._name.table if self._name else "databrokkr_query")
             if not found:
-                tables = [one.name for one in tables_of_file(database)]
-                raise self._spec_error(f'there is no table "{self._told}"', did_you_mean(self._told, tables))
+                raise self._no_table(self._told, [one.name for one in tables_of_file(database)])
             chosen = self._chosen(found, self._as_text)
             read = readings(database, self._from, chosen, self._as_text, computed=self._name is None)
         return read, primary_key(found)

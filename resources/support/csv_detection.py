@@ -88,7 +88,8 @@ def _quotes(sample: Sample) -> list[str]:
 
 def _escapes(sample: Sample, quote: str) -> list[str]:
     shown = quote and any(_BACKSLASH + quote in line.text for line in sample.lines)
-    return [_BACKSLASH, ""] if shown else [""]
+    # Doubled quotes first: a backslash is an escape only where the file has mistakes without it.
+    return ["", _BACKSLASH] if shown else [""]
 
 
 def _delimiter(sample: Sample, dialect: Dialect, *, skips: bool) -> str:

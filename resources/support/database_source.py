@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -129,6 +130,12 @@ class DatabaseSource(Source, ReadsAsRelation, Generic[Column]):
             what = f"the columns {columns(doubles)} have one name but for its case"
             raise self._spec_error(what, "rename them in a `query`")
         return tuple(found[names.index(name)] for name in wanted)
+
+    def _no_table(self, missing: str, tables: Sequence[str]) -> SpecError:
+        """The error for a table that is not there (`missing` for one in a query), with what may have been meant."""
+        word = self._told if self._name else missing
+        near = difflib.get_close_matches(word, tables, n=20, cutoff=0.3) or tables[:20]
+        return self._spec_error(f'there is no table "{word}"', did_you_mean(word, near))
 
     def _spec_error(self, what: str, mend: str) -> SpecError:
         return SpecError(what, mend=mend, where=self._told)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import duckdb
-import pyarrow as pa
 
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.errors import SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.errors import SpecError, Unavailable
 from databrokkr_assets.core.names import columns, literal, same
 from databrokkr_assets.core.ports import (
-    DeletesRows,
-    Delivery,
-    Load,
     LoadMark,
     Receipt,
-    Sink,
     Target,
-    WritesRelation,
 )
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.external import Conflict, ExternalTable, ExternalVersion, NewFile, TableFile, as_logged
@@ -30,7 +23,6 @@ from resources.support import ledger
 from resources.support.delta_plan import DeltaLayout, Plan, Staged
 from resources.support.delta_rows import FILE, rows_of
 from resources.support.fitting import refusals
-from resources.support.held_rows import HeldRows
 from resources.support.opened_store import let_in
 from resources.support.parquet_parts import Part, PartsWriter
 
@@ -39,7 +31,7 @@ _TRIES = 8
 
 
 @dataclass(frozen=True)
-class DeltaSink(Sink):
+class DeltaSink(TableSink):
     """Writes one external Delta table.
 
     The ledger is in the table's own log: an application transaction in each load's commit. Other writers may commit in
@@ -47,7 +39,6 @@ class DeltaSink(Sink):
     """
 
     dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     table: ExternalTable
     layout: DeltaLayout
@@ -57,43 +48,27 @@ class DeltaSink(Sink):
         version = self.table.open()
         return version.held(target.node) if version else None
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[DeltaLoad]:
-        """Open a load. Raises SpecError for a key that is no column."""
-        names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge) else ():
-            if key.casefold() not in names:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=self.table.store.url)
-        with ExitStack() as until_left:
-            opened = DeltaLoad(self, target, how, load, HeldRows(target.schema, until_left))
-            until_left.callback(opened.discard)
-            yield opened
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return self.table.store.url
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> DeltaLoad:
+        return DeltaLoad(self, target, how, load)
 
 
-class DeltaLoad(Load, WritesRelation, DeletesRows):
+class DeltaLoad(HeldLoad):
     """One load."""
 
-    def __init__(self, sink: DeltaSink, target: Target, how: Disposition, load: LoadMark, rows: HeldRows) -> None:
+    def __init__(self, sink: DeltaSink, target: Target, how: Disposition, load: LoadMark) -> None:
+        super().__init__(target, how, load)
+        self._until_left.callback(self._discard)
         self._table, self._layout = sink.table, sink.layout
-        self._target, self._how, self._load, self._rows = target, how, load, rows
         self._folder = f"databrokkr-{load.load_id}-{secrets.token_hex(4)}"
         self._staged: Staged | None = None
         self._written: list[str] = []
         self._committed: set[str] = set()
         self._takes = 0
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
-        self._rows.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it, straight into files beside the table."""
-        self._rows.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows that `commit` is to remove."""
-        self._rows.delete(keys)
 
     def commit(self) -> Receipt:
         """Write the files, then commit them with the ledger.
@@ -101,7 +76,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         When another writer commits in between, it is done again on what that one left. Raises DataError for a value
         that the table's type would change, SpecError, AccessError, or Unavailable.
         """
-        let_in(self._rows.duck, self._table.store)
+        let_in(self._held.duck, self._table.store)
         with refusals(self._url):
             for _ in range(_TRIES):
                 try:
@@ -114,7 +89,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
             f"{_TRIES} times another writer committed first", mend="run it again when less is going on", where=self._url
         )
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         """Remove the files that no commit refers to."""
         for path in self._written:
             if path not in self._committed:
@@ -147,7 +122,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         if not self._layout.create:
             raise SpecError("there is no Delta table", mend="create it, or set `create: true`", where=self._url)
         found = self._given()
-        schema = as_logged(types.stored_schema(self._rows.duck, found.columns, found.types))
+        schema = as_logged(types.stored_schema(self._held.duck, found.columns, found.types))
         plan = Plan(schema, self._layout.partition_by or ())
         self._stage(plan)
         self._table.create(schema, plan.partition_by, self._target.node, self._load)
@@ -163,7 +138,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         found = self._given()
         fresh = [
             field
-            for field in types.stored_schema(self._rows.duck, found.columns, found.types)
+            for field in types.stored_schema(self._held.duck, found.columns, found.types)
             if field.name.casefold() not in known
         ]
         if fresh and not self._layout.create:
@@ -187,14 +162,14 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         if self._staged is None or self._staged.plan != plan:
             self._staged = None
             plan.check(self._given(), self._url)
-            query = self._rows.last_of_each(self._how.keys) if isinstance(self._how, Merge) else self._rows.query()
-            self._staged = Staged(plan, self._write(plan, plan.stored(self._rows.duck, query), "part"))
+            query = self._held.last_of_each(self._keys)
+            self._staged = Staged(plan, self._write(plan, plan.stored(self._held.duck, query), "part"))
         return self._staged
 
     def _write(self, plan: Plan, query: str, name: str) -> list[NewFile]:
         self._takes += 1
         writer = PartsWriter(
-            self._rows.duck, self._table.store.child(self._folder), plan.partition_by, self._layout.target_bytes
+            self._held.duck, self._table.store.child(self._folder), plan.partition_by, self._layout.target_bytes
         )
         files = [self._new(part) for part in writer.write(query, f"{name}-{self._takes}")]
         self._written += [file.path for file in files]
@@ -204,7 +179,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         return NewFile(f"{self._folder}/{part.path}", part.rows, part.bytes, part.stats, part.partition)
 
     def _given(self) -> duckdb.DuckDBPyRelation:
-        return self._rows.duck.sql(self._rows.query())
+        return self._held.duck.sql(self._held.query())
 
     # ------------------------------------------------------------------------------------------------ merging
 
@@ -213,8 +188,8 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         changed = self._changed_keys(staged)
         if not changed or not now.files:
             return []
-        rows = rows_of(now, self._rows.duck, now.files, as_stored=True, with_file=True)
-        found = self._rows.duck.execute(
+        rows = rows_of(now, self._held.duck, now.files, as_stored=True, with_file=True)
+        found = self._held.duck.execute(
             f"SELECT DISTINCT old.{FILE} FROM ({rows}) AS old SEMI JOIN ({changed}) AS new ON {self._same_keys}"
         ).fetchall()
         urls = {url for (url,) in found}
@@ -224,7 +199,7 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         """The other rows of the touched files, in files of this load."""
         if not touched:
             return []
-        rows = rows_of(now, self._rows.duck, touched, as_stored=True)
+        rows = rows_of(now, self._held.duck, touched, as_stored=True)
         changed = self._changed_keys(staged)
         query = f"SELECT old.* FROM ({rows}) AS old ANTI JOIN ({changed}) AS new ON {self._same_keys}"
         return self._write(staged.plan, query, "kept")
@@ -238,9 +213,9 @@ class DeltaLoad(Load, WritesRelation, DeletesRows):
         if staged.files:
             listed = ", ".join(literal(self._table.store.child(file.path).url) for file in staged.files)
             parts.append(f"SELECT {keys} FROM read_parquet([{listed}], hive_partitioning = false)")
-        deleted = self._rows.deleted()
+        deleted = self._held.deleted()
         if deleted:
-            parts.append(f"SELECT {keys} FROM ({staged.plan.stored(self._rows.duck, deleted)})")
+            parts.append(f"SELECT {keys} FROM ({staged.plan.stored(self._held.duck, deleted)})")
         return " UNION ALL ".join(parts)
 
     @property

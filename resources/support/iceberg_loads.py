@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import duckdb
-import pyarrow as pa
-
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
-from databrokkr_assets.core.errors import SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.errors import SpecError, Unavailable
 from databrokkr_assets.core.names import columns, same
-from databrokkr_assets.core.ports import DeletesRows, Delivery, Load, LoadMark, Receipt, Sink, Target, WritesRelation
+from databrokkr_assets.core.ports import LoadMark, Receipt, Target
 from resources.support import ledger
 from resources.support.fitting import refusals
-from resources.support.held_rows import HeldRows
 from resources.support.iceberg_tables import IcebergTable, held, ledger_property, store_of, told, told_plainly
 from resources.support.opened_store import let_in
 
@@ -42,7 +37,7 @@ class IcebergLayout:
 
 
 @dataclass(frozen=True)
-class IcebergSink(Sink):
+class IcebergSink(TableSink):
     """Writes one Iceberg table.
 
     The ledger is a property of the table, `databrokkr.<node>`, set in the commit that adds the snapshot. The commit
@@ -50,7 +45,6 @@ class IcebergSink(Sink):
     """
 
     dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     table: IcebergTable
     layout: IcebergLayout
@@ -60,43 +54,27 @@ class IcebergSink(Sink):
         found = self.table.open()
         return held(found, target.node) if found else None
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[IcebergLoad]:
-        """Open a load. Raises SpecError for a key that is no column."""
-        names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge) else ():
-            if key.casefold() not in names:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=self.table.name)
-        with ExitStack() as until_left:
-            opened = IcebergLoad(self, target, how, load, HeldRows(target.schema, until_left))
-            until_left.callback(opened.discard)
-            yield opened
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return self.table.name
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> IcebergLoad:
+        return IcebergLoad(self, target, how, load)
 
 
-class IcebergLoad(Load, WritesRelation, DeletesRows):
+class IcebergLoad(HeldLoad):
     """One load."""
 
-    def __init__(self, sink: IcebergSink, target: Target, how: Disposition, load: LoadMark, rows: HeldRows) -> None:
+    def __init__(self, sink: IcebergSink, target: Target, how: Disposition, load: LoadMark) -> None:
+        super().__init__(target, how, load)
+        self._until_left.callback(self._discard)
         self._table, self._layout = sink.table, sink.layout
-        self._target, self._how, self._load, self._rows = target, how, load, rows
         self._folder = f"databrokkr-{load.load_id}-{secrets.token_hex(4)}"
         self._files: Files | None = None
         self._staged: list[DataFile] = []
         self._committed = False
         self._producers: list[_SnapshotProducer[Any]] = []
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
-        self._rows.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it, straight into files of the table's folder."""
-        self._rows.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows that `commit` is to remove."""
-        self._rows.delete(keys)
 
     def commit(self) -> Receipt:
         """Write the files, then commit them with the ledger.
@@ -115,7 +93,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         mend = "run it again when less is going on"
         raise Unavailable(f"{_TRIES} times another writer committed first", mend=mend, where=self._table.name)
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         """Remove the files, unless a commit refers to them."""
         if self._files and not self._committed:
             self._files.folder.delete()
@@ -205,7 +183,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
     def _own_types(self) -> Mapping[str, Any]:
         from resources.support.iceberg_types import iceberg_type
 
-        given = self._rows.duck.sql(self._rows.query())
+        given = self._held.duck.sql(self._held.query())
         ids = count(len(given.columns) + 1)
         return {name: iceberg_type(name, kind, ids) for name, kind in zip(given.columns, given.types, strict=True)}
 
@@ -224,10 +202,10 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         properties = io.properties
         above = metadata.properties.get("write.data.path", f"{metadata.location.rstrip('/')}/data")
         folder = store_of(f"{above}/{self._folder}", properties)
-        let_in(self._rows.duck, store_of(metadata.location, properties))
-        rows = self._rows.last_of_each(self._how.keys) if isinstance(self._how, Merge) else self._rows.query()
+        let_in(self._held.duck, store_of(metadata.location, properties))
+        rows = self._held.last_of_each(self._keys)
         self._files = Files(
-            self._rows.duck,
+            self._held.duck,
             metadata,
             io,
             folder,
@@ -254,7 +232,7 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         from resources.support.iceberg_rows import FILE, address, plain, rows_of
 
         assert self._files is not None
-        schema, duck = self._files.schema, self._rows.duck
+        schema, duck = self._files.schema, self._held.duck
         if not plain(now, schema, tasks):
             raise SpecError(
                 "the table cannot be merged into: rows are deleted apart from its files, or columns were renamed",
@@ -283,9 +261,9 @@ class IcebergLoad(Load, WritesRelation, DeletesRows):
         assert self._files is not None
         parts = []
         if self._staged:
-            staged = rows_of(self._rows.duck, self._files.schema, [file.file_path for file in self._staged])
+            staged = rows_of(self._held.duck, self._files.schema, [file.file_path for file in self._staged])
             parts.append(f"SELECT {columns(keys)} FROM ({staged})")
-        deleted = self._rows.deleted()
+        deleted = self._held.deleted()
         if deleted:
             parts.append(f"SELECT {columns(keys)} FROM ({self._files.fitted(deleted)})")
         return " UNION ALL ".join(parts)

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import duckdb
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.schema import CreateColumn
 
-from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Append, Disposition, History, Merge, Replace
-from databrokkr_assets.core.errors import DataError, SpecError, Unavailable, did_you_mean
+from databrokkr_assets.core.disposition import VALID_FROM, VALID_TO, Disposition, History, Merge, Replace
+from databrokkr_assets.core.errors import DataError, SpecError, Unavailable
 from databrokkr_assets.core.names import quoted
-from databrokkr_assets.core.ports import DeletesRows, Delivery, Load, LoadMark, Receipt, Sink, Target, WritesRelation
+from databrokkr_assets.core.ports import LoadMark, Receipt, Target
 from databrokkr_assets.engine.shaping import PROVENANCE
 from resources.support import ledger
-from resources.support.applying import refuse_history_columns
 from resources.support.fitting import Place, fitted, refusals
-from resources.support.held_rows import HeldRows
 from resources.support.row_feed import RowFeed, in_lists
 from resources.support.sqlalchemy_database import Database, columns_of, told
 from resources.support.sqlalchemy_types import Field, made, sent
+from resources.support.table_sink import HeldLoad, TableSink
 from resources.support.tables import TableName
 
 _AT_ONCE = 5_000
@@ -41,11 +39,8 @@ WITHOUT_TRANSACTIONS = frozenset(
 """Dialects whose databases cannot apply rows and ledger together, so that a load could come twice: refused."""
 
 
-class SqlAlchemySink(Sink):
+class SqlAlchemySink(TableSink):
     """Writes one table, with its ledger and its staging tables in the same schema."""
-
-    dispositions: ClassVar[frozenset[type[Disposition]]] = frozenset({Append, Replace, Merge, History})
-    delivery: ClassVar[Delivery] = Delivery.EXACTLY_ONCE
 
     def __init__(self, table: TableName, create: bool, database: Database) -> None:
         self.table = table
@@ -92,18 +87,16 @@ class SqlAlchemySink(Sink):
         row = connection.execute(found).fetchone()
         return LoadMark(row[0], row[1], row[2], run_id=row[3] or "") if row else None
 
-    @contextmanager
-    def begin(self, target: Target, how: Disposition, load: LoadMark) -> Iterator[SqlAlchemyLoad]:
-        """Open a load; rows are staged by `commit`."""
+    @property
+    def told(self) -> str:
+        """What errors call the table."""
+        return told(self.table)
+
+    def _opened(self, target: Target, how: Disposition, load: LoadMark) -> SqlAlchemyLoad:
+        return SqlAlchemyLoad(self, target, how, load)
+
+    def _prepare(self, target: Target) -> None:
         self._require_transactions()
-        names = {name.casefold() for name in target.schema.names}
-        for key in how.keys if isinstance(how, Merge | History) else ():
-            if key.casefold() not in names:
-                mend = did_you_mean(key, target.schema.names)
-                raise SpecError(f'the key "{key}" is no column', mend=mend, where=told(self.table))
-        refuse_history_columns(how, target.schema.names, told(self.table))
-        with ExitStack() as until_left:
-            yield SqlAlchemyLoad(self, target, how, load, HeldRows(target.schema, until_left))
 
     def _require_transactions(self) -> None:
         dialect = self.database.engine().dialect.name
@@ -111,7 +104,7 @@ class SqlAlchemySink(Sink):
             raise SpecError(
                 f"{dialect} has no transactions over several statements, so a load could come twice",
                 mend="write files for it to load, with the connector `files`",
-                where=told(self.table),
+                where=self.told,
             )
 
 
@@ -124,28 +117,12 @@ class _Taken:
     column: sa.Column[Any]
 
 
-class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
-    """One load: a query, or rows in a temporary table, staged in a table and applied by one transaction."""
+class SqlAlchemyLoad(HeldLoad):
+    """One load, staged in a table and applied by one transaction."""
 
-    def __init__(self, sink: SqlAlchemySink, target: Target, how: Disposition, load: LoadMark, held: HeldRows) -> None:
+    def __init__(self, sink: SqlAlchemySink, target: Target, how: Disposition, load: LoadMark) -> None:
+        super().__init__(target, how, load)
         self._sink = sink
-        self._target = target
-        self._how = how
-        self._load = load
-        self._held = held
-        self._keys = how.keys if isinstance(how, Merge | History) else ()
-
-    def write(self, records: pa.RecordBatch) -> None:
-        """Keep rows in a temporary table, which spills to disk. Raises SpecError."""
-        self._held.add(records)
-
-    def write_relation(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Keep the query; `commit` runs it."""
-        self._held.give(duck, query)
-
-    def delete(self, keys: pa.RecordBatch) -> None:
-        """Keep the keys of rows to delete in a temporary table."""
-        self._held.delete(keys)
 
     def commit(self) -> Receipt:
         """Stage the rows, compare them, then apply them and write the ledger in one transaction.
@@ -154,7 +131,7 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
         another load came first.
         """
         held = self._held
-        rows, gone = held.last_of_each(self._keys) if self._keys else held.query(), held.deleted()
+        rows, gone = held.last_of_each(self._keys), held.deleted()
         with self._sink.database.connected() as connection, ExitStack() as until_applied:
             self._sweep(connection)
             target, taken = self._made(connection, _types(held.duck, rows))
@@ -237,7 +214,7 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
         connection.commit()
         until_applied.callback(self._drop, connection, stage)
         carried = self._carried(connection, query, taken, keys)
-        with refusals(told(self._sink.table)):
+        with refusals(self._sink.told):
             self._fill(connection, stage, carried)
             self._compare(connection, stage, carried, taken)
         return stage
@@ -277,7 +254,7 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
             raise DataError(
                 f'the column "{wrong.column.name}" is {wrong.column.type}, which would change some of its values',
                 mend="give the table's column a wider type, or cast the column in a transform",
-                where=told(self._sink.table),
+                where=self._sink.told,
             )
 
     def _staged(
@@ -330,8 +307,8 @@ class SqlAlchemyLoad(Load, WritesRelation, DeletesRows):
             else:
                 connection.execute(book.update().where(book.c.node == self._target.node).values(**values))
         except exc.IntegrityError as error:
-            what = f"{told(self._sink.table)} was written by another run in the meantime"
-            raise Unavailable(what, mend="nothing is lost: run it again", where=told(self._sink.table)) from error
+            what = f"{self._sink.told} was written by another run in the meantime"
+            raise Unavailable(what, mend="nothing is lost: run it again", where=self._sink.told) from error
 
     def _brought(
         self, connection: sa.Connection, target: sa.Table, stage: sa.Table, removed: sa.Table | None

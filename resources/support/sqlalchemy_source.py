@@ -5,24 +5,23 @@ The driver's own values are taken: SQLAlchemy would round a decimal where a data
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from databrokkr_assets.core.errors import DatabrokkrError, DataError, SpecError, did_you_mean
-from databrokkr_assets.core.names import literal, quoted
-from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, RelationRead, Source, Stream
+from databrokkr_assets.core.errors import DatabrokkrError, DataError
+from databrokkr_assets.core.ports import Batch, Cursor, RelationRead, Stream
 from databrokkr_assets.engine.duckdb import open_duck
-from resources.support.columns import arrow_schema, batches
 from resources.support.cursor import Incremental
+from resources.support.database_source import DatabaseSource
 from resources.support.row_feed import MOST_ROWS, Row, RowFeed, in_lists
 from resources.support.sqlalchemy_database import Database, columns_of, no_table, told
 from resources.support.sqlalchemy_types import Field, field, seen
@@ -33,48 +32,29 @@ if TYPE_CHECKING:
 _FIRST_ROWS = 1000
 
 
-class SqlAlchemySource(Source, ReadsAsRelation):
+class SqlAlchemySource(DatabaseSource[Field]):
     """Reads one table, view or query, by one statement."""
 
     def __init__(self, settings: SqlAlchemySourceSettings, database: Database) -> None:
-        self._settings = settings
+        super().__init__(settings, settings.name())
+        self._as_text, self._types = settings.as_text, settings.types
         self._database = database
-        self._name = settings.name()
-
-    def streams(self) -> Iterator[Stream]:
-        """The one stream that the settings ask for, with its columns as they arrive and its primary key.
-
-        Raises SpecError for a table or column that is not there, AccessError, or Unavailable.
-        """
-        found, keys = self._described
-        yield Stream(self._told, arrow_schema((one.name, one.own) for one in found), keys)
 
     def relation(self, duck: duckdb.DuckDBPyConnection, stream: Stream, after: Cursor | None) -> RelationRead:
         """The rows as a query over `duck`, pulled from the database while it runs."""
-        (found, keys), incremental = self._described, self._incremental
-        value = incremental.resumes_at(after) if incremental else None
+        (found, keys), value = self._described, self._resumes_at(after)
         read = RowFeed(partial(self._rows, value), found, _position(found, keys)).relation(duck)
         explain = read.explain
         read = replace(read, explain=lambda error: self._explained(explain(error)))
-        if incremental is None:
-            return read
-        fresh = partial(incremental.fresh, after=after)
-        return replace(
-            read, query=_from(read.query, incremental, value), fresh=fresh, advance=incremental.advance(after)
-        )
+        if self._incremental and value is not None:
+            # Exactly: the database was asked for a few more.
+            read = replace(read, query=f"SELECT * FROM ({read.query}) WHERE {self._incremental.at_least(value)}")
+        return self._resuming(read, after)
 
     def read(self, stream: Stream, after: Cursor | None) -> Iterator[Batch]:
         """The rows as batches; those that were set aside come with the last, which is empty."""
         with open_duck() as duck:
-            found = self.relation(duck, stream, after)
-            last = None
-            try:
-                for last in batches(duck, found.fresh(found.query), self._incremental, after):
-                    yield last
-            except duckdb.Error as error:
-                raise found.explain(error) or error from error
-            if last is not None:
-                yield Batch(last.records.slice(0, 0), last.cursor, tuple(found.rejects()))
+            yield from self._batches(duck, self.relation(duck, stream, after), after)
 
     def _rows(self, value: str | None) -> Iterator[list[Any]]:
         found, _ = self._described
@@ -102,23 +82,15 @@ class SqlAlchemySource(Source, ReadsAsRelation):
         query = (self._settings.query or "").rstrip().rstrip(";").replace(":", "\\:")
         return sa.text(f"({query}\n) databrokkr_query")
 
-    @cached_property
-    def _incremental(self) -> Incremental | None:
-        found, keys = self._described
-        kinds = {one.name: one for one in found}
-        cursor = kinds.get(self._settings.cursor or "")
-        if cursor is not None and (cursor.cast or cursor.number):
-            what = f'"{cursor.name}" cannot be a cursor: it arrives as text, which has another order'
+    def _refuse_cursor(self, column: Field) -> None:
+        if column.cast or column.number:
+            what = f'"{column.name}" cannot be a cursor: it arrives as text, which has another order'
             raise self._spec_error(what, "choose another column, or cast it in a `query`")
-        return self._settings.incremental(cursor.own if cursor else "", tuple(kinds), keys)
 
-    @cached_property
-    def _described(self) -> tuple[tuple[Field, ...], tuple[str, ...]]:
-        """The columns that are read, and the primary key where it is among them."""
+    def _look(self) -> tuple[Sequence[Field], Sequence[str]]:
         with self._database.connected() as connection:
             found, keys = self._reflected(connection) if self._name else (self._seen(connection), ())
-        chosen = self._chosen(found)
-        return chosen, keys if set(keys) <= {one.name for one in chosen} else ()
+        return self._chosen(found, (*self._as_text, *self._types)), keys
 
     def _reflected(self, connection: sa.Connection) -> tuple[list[Field], tuple[str, ...]]:
         assert self._name is not None
@@ -127,7 +99,7 @@ class SqlAlchemySource(Source, ReadsAsRelation):
             columns = columns_of(look, self._name)
         except exc.NoSuchTableError as error:
             raise no_table(connection, self._name) from error
-        found = [field(one["name"], one["type"], as_text=one["name"] in self._settings.as_text) for one in columns]
+        found = [field(one["name"], one["type"], as_text=one["name"] in self._as_text) for one in columns]
         with suppress(exc.NoSuchTableError, NotImplementedError):  # a view
             return found, tuple(look.get_pk_constraint(self._name.table, schema)["constrained_columns"])
         return found, ()
@@ -146,30 +118,16 @@ class SqlAlchemySource(Source, ReadsAsRelation):
         ]
 
     def _declared(self, name: str) -> Field | None:
-        if name in self._settings.as_text:
+        if name in self._as_text:
             return Field(name, "VARCHAR", "any", cast=True)
-        own = self._settings.types.get(name)
+        own = self._types.get(name)
         return Field(name, own, f"declared {own}") if own else None
-
-    def _chosen(self, found: Sequence[Field]) -> tuple[Field, ...]:
-        by_name: Mapping[str, Field] = {one.name: one for one in found}
-        wanted = self._settings.columns or tuple(by_name)
-        for word in (*wanted, *self._settings.as_text, *self._settings.types):
-            if word not in by_name:
-                raise self._spec_error(f'there is no column "{word}"', did_you_mean(word, by_name))
-        cursor = self._settings.cursor
-        if cursor is not None and cursor not in wanted:
-            raise self._spec_error(f'the cursor "{cursor}" is not read', did_you_mean(cursor, wanted))
-        return tuple(by_name[name] for name in wanted)
 
     def _explained(self, error: Exception | None) -> DatabrokkrError | None:
         if error is None or isinstance(error, DatabrokkrError):
             return error
         mend = "read the column as text with `as_text`"
         return DataError(f"the driver could not read a value: {error}", mend=mend, where=self._told)
-
-    def _spec_error(self, what: str, mend: str) -> SpecError:
-        return SpecError(what, mend=mend, where=self._told)
 
 
 def _position(found: Sequence[Field], keys: Sequence[str]) -> Any:
@@ -179,15 +137,6 @@ def _position(found: Sequence[Field], keys: Sequence[str]) -> Any:
         return ", ".join(f"{name} {row[at]}" for name, at in places) or f"row {number + 1}"
 
     return position
-
-
-def _from(query: str, incremental: Incremental, value: str | None) -> str:
-    """The rows from the value on, exactly: the database was asked for a few more."""
-    if value is None:
-        return query
-    at = quoted(incremental.column)
-    nulls = f" OR {at} IS NULL" if incremental.nulls else ""
-    return f"SELECT * FROM ({query}) WHERE {at} >= CAST({literal(value)} AS {incremental.type}){nulls}"
 
 
 def _narrowed(incremental: Incremental, value: str) -> sa.ColumnElement[bool]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
 
@@ -17,8 +18,8 @@ from .theme import Theme, needs
 from .values import told
 from .writing import input_of, now
 
-MOST = 6
-"""How many places of a load a test kills at; they are spread over all that there are."""
+FEW = 6
+"""At how many places of a load a test kills; they are spread over all that there are. `--kills N` is for more."""
 
 
 class Crashing(Theme):
@@ -26,8 +27,13 @@ class Crashing(Theme):
 
     title = "Crashes"
 
+    @pytest.fixture
+    def kills(self, request: pytest.FixtureRequest) -> int:
+        """How often a load is killed."""
+        return max(3, int(request.config.getoption("--kills", FEW)))
+
     @needs(Writes)
-    def test_a_killed_delivery_is_made_whole(self, bench: Bench, how: Disposition) -> None:
+    def test_a_killed_delivery_is_made_whole(self, bench: Bench, how: Disposition, kills: int) -> None:
         """kill -9 between any two steps of a delivery, its reply lost too: the next run loses and doubles nothing."""
         plan = bench.writing("orders", how)
         want = _published(bench, how, 0, [])
@@ -35,14 +41,14 @@ class Crashing(Theme):
         assert first.error is None, first.says
         want = _published(bench, how, 1, want)
         steps = run_in_child(Run(plan, "out")).steps
-        for version, step in enumerate(_spread(steps), 2):
+        for version, step in enumerate(_spread(steps, kills), 2):
             want = _published(bench, how, version, want)
             _kill(plan, "out", step)
             bench.deliver("orders", how)
             assert now(bench.case, "orders") == told(want), f"killed after step {step} of {steps}"
 
     @needs(Reads)
-    def test_a_killed_load_is_made_whole(self, bench: Bench) -> None:
+    def test_a_killed_load_is_made_whole(self, bench: Bench, kills: int) -> None:
         """kill -9 between any two steps of a load from the source: the next run loses and doubles nothing."""
         how = only_new(bench.case, "id")
         plan = bench.reading("log", **how)
@@ -51,19 +57,19 @@ class Crashing(Theme):
         assert first.error is None, first.says
         want = _happened(bench, 1, want)
         steps = run_in_child(Run(plan, "rows")).steps
-        for version, step in enumerate(_spread(steps), 2):
+        for version, step in enumerate(_spread(steps, kills), 2):
             want = _happened(bench, version, want)
             _kill(plan, "rows", step)
             bench.load("log", **how)
             assert told(bench.stored()) == told(want), f"killed after step {step} of {steps}"
 
 
-def _spread(steps: Sequence[int]) -> list[int]:
+def _spread(steps: Sequence[int], kills: int) -> list[int]:
     """Some of the steps, evenly chosen, and the end."""
     assert len(steps) > 2, "the work was not seen"
     # What comes first only looks.
     later = sorted(steps)[len(steps) // 3 :]
-    some = min(MOST - 1, len(later))
+    some = min(kills - 1, len(later))
     return [*(later[index * (len(later) - 1) // (some - 1)] for index in range(some)), END]
 
 
