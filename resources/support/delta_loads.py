@@ -12,11 +12,7 @@ import duckdb
 from databrokkr_assets.core.disposition import Append, Disposition, Merge, Replace
 from databrokkr_assets.core.errors import SpecError, Unavailable
 from databrokkr_assets.core.names import columns, literal, same
-from databrokkr_assets.core.ports import (
-    LoadMark,
-    Receipt,
-    Target,
-)
+from databrokkr_assets.core.ports import LoadMark, Receipt, Target
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.external import Conflict, ExternalTable, ExternalVersion, NewFile, TableFile, as_logged
 from resources.support import ledger
@@ -25,6 +21,7 @@ from resources.support.delta_rows import FILE, rows_of
 from resources.support.fitting import refusals
 from resources.support.opened_store import let_in
 from resources.support.parquet_parts import Part, PartsWriter
+from resources.support.table_sink import HeldLoad, TableSink
 
 _TRIES = 8
 """How often a load is applied to the newest version; making the table or a column ready takes one, too."""

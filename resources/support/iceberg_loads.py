@@ -16,6 +16,7 @@ from resources.support import ledger
 from resources.support.fitting import refusals
 from resources.support.iceberg_tables import IcebergTable, held, ledger_property, store_of, told, told_plainly
 from resources.support.opened_store import let_in
+from resources.support.table_sink import HeldLoad, TableSink
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile

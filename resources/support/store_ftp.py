@@ -7,26 +7,24 @@ files are brought at once. Where a server tells us to fetch data from another ho
 from __future__ import annotations
 
 import ftplib
-import io
 import socket
 import ssl
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, BinaryIO
 
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, Unavailable
 from resources.support.found_files import FoundFile, vanished
 from resources.support.retry import retried
-from resources.support.store_folders import Folder, FolderStore
-from resources.support.stores import Broken, is_broken, mark
+from resources.support.store_folders import Folder
+from resources.support.store_uploads import TRIES, UploadStore
+from resources.support.stores import Broken, mark
 
 _BLOCK = 1 << 18
-_TRIES = 3
 _UNKNOWN = {"500", "501", "502", "504"}
 _NOT_THERE = "550"
 
@@ -42,14 +40,13 @@ class SecureFtp(ftplib.FTP_TLS):
 
 
 @dataclass
-class FtpStore(FolderStore):
+class FtpStore(UploadStore):
     """A folder of a server. `login` gives a connection that is logged in."""
 
     connection: str
     where: str
     root: str
     login: Callable[[], ftplib.FTP]
-    conditional: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,18 +85,6 @@ class FtpStore(FolderStore):
         if after is None or mark(after) != mark(file):
             raise vanished([file])
 
-    def put(self, source: Path, path: str) -> str:
-        """Upload under a hidden name, then rename."""
-        with open(source, "rb") as stream:
-            return self._put(stream, path)
-
-    def write(self, content: bytes, path: str, over: FoundFile | None) -> bool:
-        """Put a small file. What stands there is compared right before, not at the same moment."""
-        if self.look(path) != over:
-            return False
-        self._put(io.BytesIO(content), path)
-        return True
-
     def delete(self, path: str) -> None:
         """Remove a file."""
         with self._borrowed(f"delete {path}") as ftp:
@@ -109,25 +94,18 @@ class FtpStore(FolderStore):
                 if _asked(ftp, path, self._at(path)):
                     raise
 
-    def _put(self, stream: io.BufferedIOBase, path: str) -> str:
-        beside = PurePosixPath(path)
-        hidden = str(beside.with_name(f".{beside.name}.{uuid.uuid4().hex[:12]}.tmp"))
-
-        def once() -> str:
-            stream.seek(0)
-            with self._borrowed(f"write {path}") as ftp:
-                _make_folders(ftp, self._at(path))
-                try:
-                    ftp.storbinary(f"STOR {self._at(hidden)}", stream, _BLOCK)
-                    written = _asked(ftp, path, self._at(hidden))
-                    ftp.rename(self._at(hidden), self._at(path))
-                except BaseException:
-                    with suppress(ftplib.Error, OSError, EOFError):
-                        ftp.delete(self._at(hidden))
-                    raise
-            return mark(written) if written else ""
-
-        return retried(once, tries=_TRIES, passing=is_broken)
+    def _upload(self, stream: BinaryIO, hidden: str, path: str) -> str:
+        with self._borrowed(f"write {path}") as ftp:
+            _make_folders(ftp, self._at(path))
+            try:
+                ftp.storbinary(f"STOR {self._at(hidden)}", stream, _BLOCK)
+                written = _asked(ftp, path, self._at(hidden))
+                ftp.rename(self._at(hidden), self._at(path))
+            except BaseException:
+                with suppress(ftplib.Error, OSError, EOFError):
+                    ftp.delete(self._at(hidden))
+                raise
+        return mark(written) if written else ""
 
     def _listed(self, ftp: ftplib.FTP, folder: str) -> Iterator[FoundFile | Folder]:
         try:
@@ -163,7 +141,7 @@ class FtpStore(FolderStore):
     def _borrowed(self, doing: str) -> Iterator[ftplib.FTP]:
         """A connection for one thread; given back if nothing went wrong."""
         with self._telling(doing):
-            ftp = self._idle_one() or retried(self.login, tries=_TRIES, passing=_passes)
+            ftp = self._idle_one() or retried(self.login, tries=TRIES, passing=_passes)
             try:
                 yield ftp
             except BaseException as error:

@@ -6,23 +6,22 @@ One connection for all threads; asyncssh runs it in a thread of its own.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import socket
 import stat
 import threading
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from databrokkr_assets.core.errors import AccessError, DatabrokkrError, SpecError, Unavailable
 from resources.support.found_files import FoundFile, vanished
 from resources.support.retry import retried
-from resources.support.store_folders import Folder, FolderStore
-from resources.support.stores import PIECE, Broken, is_broken, mark
+from resources.support.store_folders import Folder
+from resources.support.store_uploads import TRIES, UploadStore
+from resources.support.stores import PIECE, Broken, mark
 
 if TYPE_CHECKING:
     import asyncssh
@@ -30,11 +29,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PAGE = 1000
-_TRIES = 3
 
 
 @dataclass
-class SftpStore(FolderStore):
+class SftpStore(UploadStore):
     """A folder of a server. `options` are asyncssh's; they are made when it connects, because they read key files."""
 
     connection: str
@@ -42,7 +40,6 @@ class SftpStore(FolderStore):
     port: int
     root: str
     options: Callable[[], Mapping[str, Any]] = field(repr=False)
-    conditional: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,18 +106,6 @@ class SftpStore(FolderStore):
         if after is None or mark(after) != f"{file.size}-{file.mtime_ns}" or self.look(file.key) != after:
             raise vanished([file])
 
-    def put(self, source: Path, path: str) -> str:
-        """Upload under a hidden name, then rename; where the server has no `posix-rename`, the old file goes first."""
-        with open(source, "rb") as stream:
-            return self._put(stream, path)
-
-    def write(self, content: bytes, path: str, over: FoundFile | None) -> bool:
-        """Put a small file. What stands there is compared right before, not at the same moment."""
-        if self.look(path) != over:
-            return False
-        self._put(io.BytesIO(content), path)
-        return True
-
     def delete(self, path: str) -> None:
         """Remove a file."""
         import asyncssh
@@ -129,22 +114,16 @@ class SftpStore(FolderStore):
             sftp = self._client()
             self._run(sftp.remove(self._at(path)))
 
-    def _put(self, stream: io.BufferedIOBase, path: str) -> str:
-        beside = PurePosixPath(path)
-        hidden = str(beside.with_name(f".{beside.name}.{uuid.uuid4().hex[:12]}.tmp"))
-
-        def once() -> str:
-            stream.seek(0)
-            with self._telling(f"write {path}"):
-                sftp = self._client()
-                try:
-                    return self._run(_uploaded(sftp, stream, self._at(hidden), self._at(path)))
-                except BaseException:
-                    with suppress(Exception):
-                        self._run(sftp.remove(self._at(hidden)))
-                    raise
-
-        return retried(once, tries=_TRIES, passing=is_broken)
+    def _upload(self, stream: BinaryIO, hidden: str, path: str) -> str:
+        """Where the server has no `posix-rename`, the old file goes first."""
+        with self._telling(f"write {path}"):
+            sftp = self._client()
+            try:
+                return self._run(_uploaded(sftp, stream, self._at(hidden), self._at(path)))
+            except BaseException:
+                with suppress(Exception):
+                    self._run(sftp.remove(self._at(hidden)))
+                raise
 
     def _child(self, folder: str, entry: Any) -> Iterator[FoundFile | Folder]:
         name = entry.filename
@@ -170,7 +149,7 @@ class SftpStore(FolderStore):
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=_forever, args=(self._loop,), name="sftp", daemon=True).start()
             if self._ssh is None or self._sftp is None or self._ssh.is_closed():
-                self._ssh, self._sftp = retried(self._connected, tries=_TRIES, passing=_passes)
+                self._ssh, self._sftp = retried(self._connected, tries=TRIES, passing=_passes)
             return self._sftp
 
     def _connected(self) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
@@ -243,7 +222,7 @@ async def _opened(sftp: asyncssh.SFTPClient, path: str) -> Any:
     return await sftp.open(path, "rb", encoding=None)
 
 
-async def _uploaded(sftp: asyncssh.SFTPClient, stream: io.BufferedIOBase, hidden: str, path: str) -> str:
+async def _uploaded(sftp: asyncssh.SFTPClient, stream: BinaryIO, hidden: str, path: str) -> str:
     import asyncssh
 
     await sftp.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
