@@ -16,6 +16,7 @@ from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, Relatio
 from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.lake import types
 from databrokkr_assets.lake.external import ExternalTable, ExternalVersion, TableFile
+from resources.support.applying import keys_of
 from resources.support.columns import batches
 from resources.support.delta_rows import added_since, rows_of
 from resources.support.opened_store import let_in
@@ -68,7 +69,7 @@ class DeltaSource(Source, ReadsAsRelation):
         return self.table.store.url.rstrip("/").rpartition("/")[2]
 
     def _keys(self, names: list[str]) -> tuple[str, ...]:
-        keys = self.how.keys if isinstance(self.how, Merge | History) else ()
+        keys = keys_of(self.how)
         return keys if set(keys) <= set(names) else ()
 
     def _chosen(self, version: ExternalVersion) -> list[str]:

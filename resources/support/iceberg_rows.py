@@ -44,9 +44,10 @@ def plain(table: Table, schema: Schema, tasks: Sequence[FileScanTask]) -> bool:
     names: dict[int, str] = {}
     numbers: dict[str, int] = {}
     for one in (*table.schemas().values(), schema):
+        own = {field.field_id for field in one.fields}
         for number in one.field_ids:
             name = (one.find_column_name(number) or "").casefold()
-            if "." in name and _is_changed(one.find_field(number).name):
+            if number not in own and _is_changed(one.find_field(number).name):
                 return False
             if names.setdefault(number, name) != name or numbers.setdefault(name, number) != number:
                 return False

@@ -15,6 +15,7 @@ from databrokkr_assets.core.errors import AccessError, DataError, SpecError, did
 from databrokkr_assets.core.names import columns
 from databrokkr_assets.core.ports import Batch, Cursor, ReadsAsRelation, RelationRead, Source, Stream
 from databrokkr_assets.engine.duckdb import open_duck
+from resources.support.applying import keys_of
 from resources.support.columns import batches
 from resources.support.iceberg_tables import IcebergTable, store_of, told_plainly
 from resources.support.opened_store import let_in
@@ -43,7 +44,7 @@ class IcebergSource(Source, ReadsAsRelation):
 
         table = self._open()
         schema = self._chosen(self._schema(table, self._snapshot(table)))
-        keys = self.how.keys if isinstance(self.how, Merge | History) else ()
+        keys = keys_of(self.how)
         names = [field.name for field in schema.fields]
         namespace, _, name = self.table.name.rpartition(".")
         arrow = schema_to_pyarrow(schema, include_field_ids=False)

@@ -74,10 +74,6 @@ class IcebergCase(Case, ReadsArrivals, HoldsTypes, Merges, CanBeReadOnly, RunsFu
     # What makes a URL of a table's folder another one, which pyiceberg does not quote.
     no_table = frozenset({"dot.ted", "$1:x ?", "per%s cent"})
     holds = frozenset(TYPES) - {"uint64"}
-    gaps: ClassVar = {
-        "test_columns_of_any_name_are_written[merge]": "a table with a column whose name Iceberg's writers change in "
-        "their files, such as one with a space, is not merged into"
-    }
     dispositions = (Append, Replace, Merge)
 
     def __init__(self, folder: Path) -> None:
