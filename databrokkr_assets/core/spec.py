@@ -63,6 +63,11 @@ class ConnectionSettings(Settings):
     max_concurrent: int | None = Field(default=None, ge=1)
     """How many nodes may use the system at once, over all runs and machines; without it any number."""
 
+    def alone(self, place: Place) -> str | None:
+        """What only one thread of a process may work with at a time, such as a file that two libraries open; `None`
+        where any number may."""
+        return None
+
 
 @dataclass(frozen=True)
 class Finding:

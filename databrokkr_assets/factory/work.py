@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 
 from databrokkr_assets.core.errors import DatabrokkrError, SpecError
 from databrokkr_assets.core.graph import stored_inputs
@@ -44,6 +47,11 @@ QUARANTINE = "quarantine"
 """The folder of the lake that holds dead letters, beside the zones."""
 
 
+_GUARD = Lock()
+_ALONE: dict[str, Lock] = {}
+"""A lock for each thing that only one thread of this process may work with, by its name."""
+
+
 class Worker:
     """Runs the nodes of one pipeline in one run."""
 
@@ -57,10 +65,25 @@ class Worker:
     def run(self, node: str) -> Outcome:
         """Do the node's work. Raises our errors, each naming the node."""
         try:
-            return self._run(node)
+            with self._alone(node):
+                return self._run(node)
         except DatabrokkrError as error:
             error.where = error.where or f"{self.pipeline.name}/{node}"
             raise
+
+    @contextmanager
+    def _alone(self, node: str) -> Iterator[None]:
+        """Wait for other threads of this process whose system lets only one of them work with it."""
+        settings = self.pipeline.sources.get(node) or self.pipeline.sinks.get(node)
+        connection = self._project.connection(settings.connection) if settings else None
+        key = connection.alone(self._project.place) if connection else None
+        if key is None:
+            yield
+            return
+        with _GUARD:
+            lock = _ALONE.setdefault(key, Lock())
+        with lock:
+            yield
 
     def _run(self, node: str) -> Outcome:
         if node in self.pipeline.sources:

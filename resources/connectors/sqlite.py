@@ -10,6 +10,7 @@ one transaction with the ledger.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sqlite3
 import tempfile
@@ -72,6 +73,10 @@ class SqliteConnection(DatabaseConnection):
     def uri(self) -> str:
         """The file, as the UI names it."""
         return f"sqlite://{self.path}"
+
+    def alone(self, place: Place) -> str:
+        """The file: of its two libraries in a process, one breaks what the other does with it."""
+        return os.path.realpath(place.resolve(self.path))
 
     def check_access(self, name: str, place: Place) -> Iterator[Finding]:
         """Whether the file is there, is one of SQLite, and may be written."""

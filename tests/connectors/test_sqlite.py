@@ -6,7 +6,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -415,24 +414,20 @@ def test_rows_that_come_late_or_without_a_value_come_again(path: Path) -> None:
 def test_a_table_is_read_in_one_snapshot_while_others_write(path: Path) -> None:
     run(path, "PRAGMA journal_mode = wal", "CREATE TABLE t (id INTEGER PRIMARY KEY, n INT)")
     run(path, _many(100_000))
-    stop = threading.Event()
-
-    def write() -> None:
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            while not stop.is_set():
-                database.execute("UPDATE t SET n = n + 1 WHERE id IN (1, 50000, 100000)")
-
-    writer = threading.Thread(target=write)
-    writer.start()
+    # A process of its own: two libraries of one process break each other's locks on a file.
+    endless = "while True: database.execute('UPDATE t SET n = n + 1 WHERE id IN (1, 50000, 100000)')"
+    script = f"import sqlite3; database = sqlite3.connect({str(path)!r}, isolation_level=None, timeout=60)\n{endless}"
+    writer = subprocess.Popen([sys.executable, "-c", script])
     try:
         for query in (None, "SELECT id, n + 0 AS n FROM t"):
             given = source(path, query=query) if query else source(path, table="t")
             rows, _ = relation(given)
             assert len(rows) == 100_000
             assert len({row[1] for row in rows if row[0] in ("1", "50000", "100000")}) == 1
+        assert writer.poll() is None
     finally:
-        stop.set()
-        writer.join()
+        writer.kill()
+        writer.wait()
 
 
 def _many(rows: int) -> str:

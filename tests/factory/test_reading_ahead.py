@@ -41,6 +41,10 @@ MEETINGS: dict[str, Meeting] = {}
 
 class MeetingConnection(ConnectionSettings):
     type: Literal["files"]
+    room: str | None = None
+
+    def alone(self, place: Place) -> str | None:
+        return self.room
 
 
 class MeetingSource(SourceSettings, Source):
@@ -62,15 +66,17 @@ class MeetingSource(SourceSettings, Source):
         yield Batch(pa.record_batch({"id": [1]}))
 
 
-def ran(folder: Path, meeting: str, size: int, *, parallel: int, limit: int | None = None) -> dg.ExecuteInProcessResult:
+def ran(
+    folder: Path, meeting: str, size: int, *, parallel: int, limit: int | None = None, room: str | None = None
+) -> dg.ExecuteInProcessResult:
     """Run three sources, which are read `parallel` at a time; the second one fails."""
     MEETINGS[meeting] = Meeting(size)
     texts = {"a": "", "b": "fails", "c": ""}
     sources = {
-        name: MeetingSource(meeting=meeting, connection="there" if limit else None, description=text)
+        name: MeetingSource(meeting=meeting, connection="there" if limit or room else None, description=text)
         for name, text in texts.items()
     }
-    project = Project(folder, {"there": MeetingConnection(type="files", max_concurrent=limit)} if limit else {})
+    project = Project(folder, {"there": MeetingConnection(type="files", max_concurrent=limit, room=room)})
     pipeline = Pipeline(name="p", sources=sources, parallel_reads=parallel)
     resources = {name: dg.ResourceDefinition.hardcoded_resource(1) for name in ("lake", "there")}
     assets = [one for one in pipeline_assets(pipeline, project, None) if isinstance(one, dg.AssetsDefinition)]
@@ -88,9 +94,13 @@ def test_sources_are_read_at_once_and_fail_alone(tmp_path: Path) -> None:
     assert (MEETINGS["all"].most, done(result), result.success) == (3, {"a", "c"}, False)
 
 
-@pytest.mark.parametrize(("parallel", "limit"), [(1, None), (3, 1)], ids=["one at a time", "a connection for one"])
-def test_a_limit_holds(tmp_path: Path, parallel: int, limit: int | None) -> None:
-    result = ran(tmp_path, "one", 1, parallel=parallel, limit=limit)
+@pytest.mark.parametrize(
+    ("parallel", "limit", "room"),
+    [(1, None, None), (3, 1, None), (3, None, "a file")],
+    ids=["one at a time", "a connection for one", "a file for one thread"],
+)
+def test_a_limit_holds(tmp_path: Path, parallel: int, limit: int | None, room: str | None) -> None:
+    result = ran(tmp_path, "one", 1, parallel=parallel, limit=limit, room=room)
     assert (MEETINGS["one"].most, done(result)) == (1, {"a", "c"})
 
 
