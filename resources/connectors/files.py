@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import ByteSize, Field, model_validator
 
 from databrokkr_assets.core.disposition import Append, Disposition, Replace
-from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError
-from databrokkr_assets.core.names import quoted
+from databrokkr_assets.core.errors import AccessError, DatabrokkrError, DataError, SpecError, did_you_mean
+from databrokkr_assets.core.names import columns, quoted
 from databrokkr_assets.core.ports import (
     Batch,
     Cursor,
@@ -38,6 +38,7 @@ from databrokkr_assets.core.spec import (
     WatchesFiles,
     Zone,
 )
+from databrokkr_assets.engine.shaping import PROVENANCE
 from resources.base import Connector
 from resources.support import found_files
 from resources.support.chosen_store import folder_of, gives, local_only, origin_of, place_of, store_of
@@ -67,6 +68,8 @@ class FilesSource(FileSettings, SourceSettings, WatchesFiles, LandsCopies):
 
     type: Literal["files"]
     """The connector."""
+    select: Names = ()
+    """The columns to load; without it all of them."""
     seen_by: Literal["mtime", "hash"] = "mtime"
     """How a file is known again: by its size and time, or by its size and SHA-256 (every file is then read to tell)."""
     settle: float = Field(default=2.0, ge=0)
@@ -170,6 +173,7 @@ class FilesReader(Source, ReadsAsRelation, LandsFiles):
         read = self._read(duck, files, work, first=after is None) if files else None
         if read is None:
             return _nothing_new(after, list(marks))
+        read = replace(read, query=self._selected(duck, read.query, first=after is None))
         seen = found_files.advanced({file.key: marks[file] for file in found}, after)
         cursor = {**seen, "columns": _columns(duck, read.query)}
         return replace(
@@ -195,6 +199,19 @@ class FilesReader(Source, ReadsAsRelation, LandsFiles):
     def taken(self) -> Sequence[Taken]:
         """The files that are read, without blank ones; archives are whole."""
         return self._taken
+
+    def _selected(self, duck: DuckDBPyConnection, query: str, *, first: bool) -> str:
+        """The columns that the author wants; raises SpecError for one that no file of a first load has."""
+        wanted = self._settings.select
+        if not wanted:
+            return query
+        names = {name.lower(): name for name in duck.sql(query).columns}
+        for name in wanted:
+            if first and name.lower() not in names:
+                raise SpecError(f'no file has the column "{name}"', mend=did_you_mean(name, names.values()))
+        told = PROVENANCE if self._settings.provenance else ()
+        there = [names[name.lower()] for name in (*wanted, *told) if name.lower() in names]
+        return f"SELECT {columns(there)} FROM ({query})"
 
     def _store(self) -> FileStore:
         return store_of(self._connection, self._place, self._settings.connection)

@@ -375,3 +375,12 @@ def test_a_file_that_may_not_be_read() -> None:
         file.chmod(0)
         with pytest.raises(AccessError, match=r"1\.csv cannot be read: Permission denied"):
             read(file)
+
+
+def test_only_the_columns_that_are_wanted(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "id,name,note\n1,Ann,x\n")
+    found = read(tmp_path / "a.csv", select=["note", "ID"])
+    assert (found.rows, list(found.types)) == ([("x", 1)], ["note", "id"])
+    with pytest.raises(SpecError, match='no file has the column "nam"') as refused:
+        read(tmp_path / "a.csv", select=["nam"])
+    assert 'did you mean "name"' in refused.value.mend
