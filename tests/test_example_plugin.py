@@ -52,7 +52,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _uv(*words: str | Path) -> None:
-    uv = shutil.which("uv")
+    # On the path, or where `./test` has put it.
+    uv = shutil.which("uv", path=os.pathsep.join([os.environ["PATH"], str(ROOT / ".databrokkr/uv/bin")]))
     assert uv, "this project is worked on with uv"
     done = subprocess.run([uv, "-q", *words], capture_output=True, text=True, cwd=PLUGIN)
     assert done.returncode == 0, done.stderr

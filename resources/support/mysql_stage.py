@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import duckdb
 
-from databrokkr_assets.core.errors import DataError
+from databrokkr_assets.core.errors import AccessError, DataError
 from databrokkr_assets.core.names import quoted
 from resources.support.mysql_server import changed, rows, ticked, ticked_all
 from resources.support.mysql_types import Wire, bad_value
@@ -80,8 +80,19 @@ class Stage:
     def _insert(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
         row = " || ',' || ".join(_as_literal(one, index) for index, one in enumerate(self.wires))
         into = f"INSERT INTO {sql(self.table)} ({ticked_all([one.name for one in self.wires])}) VALUES "
+        most = int(rows(self._session, "SELECT @@max_allowed_packet")[0][0])
         for statement in _statements(duck, f"SELECT '(' || {row} || ')' FROM ({query})"):
+            if 4 * len(statement) > most and len((into + statement).encode()) >= most:
+                self._refuse_packet(most)
             changed(self._session, into + statement)
+
+    def _refuse_packet(self, most: int) -> NoReturn:
+        """A server that is sent too much may hang up before anybody has read why."""
+        raise AccessError(
+            f"a row of {self._target} takes more than the {most:,} bytes that the server takes at once",
+            mend="raise max_allowed_packet on the server, or set `local_infile: true`",
+            where=str(self._target),
+        )
 
     def _pipe(self, duck: duckdb.DuckDBPyConnection, query: str) -> None:
         """The same with `LOAD DATA LOCAL INFILE`, while DuckDB writes CSV to the other end of the pipe."""

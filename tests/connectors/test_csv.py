@@ -394,13 +394,14 @@ def test_settings_that_make_no_sense(said: dict[str, Any]) -> None:
 # --- hostile ---
 
 LONG_LINE = """
-import resource, sys
+import sys
 from pathlib import Path
 from tests.connectors.files_reading import read
+from tests.memory import peak_kilobytes
 read(Path(sys.argv[1]) / "small.csv")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kilobytes()
 found = read(Path(sys.argv[1]) / "big.csv")
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+grown = peak_kilobytes() - before
 print(len(found.rows), found.rejects[0].position, found.rejects[0].rule, len(found.rejects), grown // 1024)
 """
 

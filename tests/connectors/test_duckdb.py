@@ -308,15 +308,15 @@ def test_a_value_that_the_column_would_change_is_an_error(path: Path) -> None:
 
 def test_a_big_merge_takes_little_memory(path: Path) -> None:
     code = f"""
-import resource
 from pathlib import Path
 from databrokkr_assets.core.disposition import Append, Merge
 from tests.connectors.carrying import mark, written
 from tests.connectors.test_duckdb import sink
+from tests.memory import peak_kilobytes
 to = sink(Path({str(path)!r}))
 written(to, "SELECT range AS id, md5(range::VARCHAR) AS note FROM range(500000)", Append(), mark(1))
 written(to, "SELECT range * 5 AS id, 'new' AS note FROM range(125000)", Merge(("id",)), mark(2, 1))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_kilobytes() // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 700

@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import random
-import resource
 import signal
 import stat
 import struct
@@ -33,6 +32,7 @@ from resources.support.file_settings import Limits
 from tests.connectors.carrying import mark
 from tests.connectors.files_reading import powerless, read, reader, write
 from tests.connectors.test_files_sink import put
+from tests.memory import peak_kilobytes
 
 ROWS = b"a,b\n1,x\n"
 ZEROS = bytes(70_000_000)
@@ -70,9 +70,9 @@ def tar_info(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 @contextmanager
 def in_bounded_memory(megabytes: int) -> Iterator[None]:
     """This process grows by no more than that within the block."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kilobytes()
     yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < megabytes * 1024
+    assert peak_kilobytes() - before < megabytes * 1024
 
 
 # --- archives ---

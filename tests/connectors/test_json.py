@@ -254,14 +254,15 @@ def test_deep_brackets_that_are_never_closed() -> None:
 
 
 LONG = """
-import resource, sys
+import sys
 from pathlib import Path
 from tests.connectors.files_reading import read
+from tests.memory import peak_kilobytes
 folder, name = Path(sys.argv[1]), sys.argv[2]
 read(folder / f"small.{name}")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kilobytes()
 found = read(folder / f"big.{name}")
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+grown = peak_kilobytes() - before
 first = found.rejects[0]
 print(len(found.rows), first.position.split(":")[1], first.rule, len(found.rejects), grown // 1024)
 """

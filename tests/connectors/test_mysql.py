@@ -409,7 +409,6 @@ def test_reading_a_big_table_takes_little_memory(mydatabase: str, tmp_path: Path
         "CREATE TABLE big (id bigint, note varchar(64) character set ascii)",
         f"INSERT INTO big SELECT seq, concat(md5(seq), md5(seq + 1)) FROM seq_1_to_{count}",
     )
-    # Not ru_maxrss: the kernel carries the peak of the process that started this one over into it.
     code = f"""
 from pathlib import Path
 from databrokkr_assets.core.disposition import Replace
@@ -417,11 +416,11 @@ from databrokkr_assets.engine.loading import load
 from resources.connectors.mysql import MySQLSource
 from tests.connectors.carrying import job
 from tests.connectors.test_mysql import source
+from tests.memory import peak_kilobytes
 if not {table}:
     MySQLSource.relation = lambda *given: None
 assert load(job(Path({str(tmp_path)!r})), source({mydatabase!r}, table="big"), Replace()).rows_out == {count}
-status = Path("/proc/self/status").read_text()
-print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+print(peak_kilobytes() // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 350

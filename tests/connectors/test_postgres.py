@@ -385,7 +385,6 @@ def test_reading_a_big_table_that_was_never_analyzed_takes_little_memory(databas
         "INSERT INTO big SELECT g, md5(g::text) || md5((g + 1)::text), g / 7.0 FROM generate_series(1, 600000) g",
     )
     assert shown(database, "SELECT relpages FROM pg_class WHERE relname = 'big'") == [("0",)]
-    # Not ru_maxrss: the kernel carries the peak of the process that started this one over into it.
     code = f"""
 from pathlib import Path
 from databrokkr_assets.core.disposition import Replace
@@ -393,9 +392,9 @@ from databrokkr_assets.engine.duckdb import open_duck
 from databrokkr_assets.engine.loading import load
 from tests.connectors.carrying import job
 from tests.connectors.test_postgres import source
+from tests.memory import peak_kilobytes
 assert load(job(Path({str(tmp_path)!r})), source({database!r}, table="big"), Replace()).rows_out == 600_000
-status = Path("/proc/self/status").read_text()
-print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+print(peak_kilobytes() // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 500

@@ -445,17 +445,17 @@ def test_a_table_goes_through_a_dataset_into_another(url: str, tmp_path: Path) -
 def test_many_rows_take_little_memory(database: str) -> None:
     url = database.replace("postgresql://", "postgresql+psycopg://")
     code = f"""
-import resource
 from databrokkr_assets.core.disposition import Append
 from tests.connectors.carrying import mark, one_duck, written
 from tests.connectors.test_sqlalchemy import sink, source
+from tests.memory import peak_kilobytes
 rows = "SELECT range AS id, repeat(md5(range::VARCHAR), 10) AS note FROM range(60000)"
 written(sink({url!r}), rows, Append(), mark(1))
 given = source({url!r}, query="SELECT a.id, a.note FROM target a, generate_series(1, 3)")
 with one_duck() as duck:
     read = given.relation(duck, next(given.streams()), None)
     assert duck.execute(f"SELECT count(*), max(note) FROM ({{read.query}})").fetchone()[0] == 180000
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_kilobytes() // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 450

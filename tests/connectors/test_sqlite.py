@@ -635,11 +635,11 @@ def test_a_file_goes_through_a_dataset_into_another(path: Path, tmp_path: Path) 
 
 def test_a_big_load_takes_little_memory(path: Path) -> None:
     code = f"""
-import resource
 from pathlib import Path
 from databrokkr_assets.core.disposition import Append, Merge
 from tests.connectors.carrying import mark, one_duck, written
 from tests.connectors.test_sqlite import sink, source
+from tests.memory import peak_kilobytes
 path = Path({str(path)!r})
 written(sink(path), "SELECT range AS id, md5(range::VARCHAR) AS note FROM range(300000)", Append(), mark(1))
 written(sink(path), "SELECT range * 5 AS id, 'new' AS note FROM range(60000)", Merge(("id",)), mark(2, 1))
@@ -647,7 +647,7 @@ for given in (source(path, table="target"), source(path, query="SELECT * FROM ta
     with one_duck() as duck:
         read = given.relation(duck, next(given.streams()), None)
         assert duck.execute(f"SELECT count(*), max(note) FROM ({{read.query}})").fetchone()[0] == 300000
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_kilobytes() // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 600

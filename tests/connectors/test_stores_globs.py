@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from resources.support.store_folders import fits
@@ -19,6 +19,8 @@ PATTERNS = st.sampled_from(["a", "*", "?", "a*", "[ab]", "[!a]", "**", ".*", "*.
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sets(st.lists(NAMES, min_size=1, max_size=3).map(tuple)), st.lists(PATTERNS, min_size=1, max_size=4))
 def test_the_same_as_on_the_disk(paths: set[tuple[str, ...]], patterns: list[str]) -> None:
+    # Whether `a/**` finds a file called `a`, Pythons answer in different ways.
+    assume(patterns[-1] != "**" or len(patterns) == 1)
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             file = Path(folder, *path[:-1], f"{path[-1]}.x")
