@@ -66,22 +66,19 @@ def load_in_parts(job: Job, parts: Parts, how: Disposition) -> Outcome:
         return staging.run(rows)
 
 
-def _latest(dataset: Dataset, number: int, fingerprint: str) -> tuple[str, Progress] | None:
-    """The unfinished load of these settings that came farthest, with its folder."""
-    found = []
-    for folder, text in unfinished(dataset, number).items():
-        progress = Progress(**json.loads(text)) if text else None
-        if progress and progress.fingerprint == fingerprint and time.time() - progress.began < _FRESH_SECONDS:
-            found.append((len(progress.files), folder, progress))
-    return max(found, key=lambda one: one[:2])[1:] if found else None
+def _latest(dataset: Dataset, number: int, fingerprint: str) -> Progress | None:
+    """How far the unfinished load of these settings came that came farthest."""
+    told = (Progress(**json.loads(text)) for text in unfinished(dataset, number).values() if text)
+    fitting = (one for one in told if one.fingerprint == fingerprint and time.time() - one.began < _FRESH_SECONDS)
+    return max(fitting, key=lambda one: len(one.files), default=None)
 
 
 class _Load:
     """The parts of one load."""
 
-    def __init__(self, duck: DuckDBPyConnection, job: Job, parts: Parts, earlier: tuple[str, Progress] | None) -> None:
+    def __init__(self, duck: DuckDBPyConnection, job: Job, parts: Parts, earlier: Progress | None) -> None:
         self._duck, self._job, self._parts = duck, job, parts
-        self.earlier = earlier[1] if earlier else Progress(parts.fingerprint, parts.ask(), time.time())
+        self.earlier = earlier or Progress(parts.fingerprint, parts.ask(), time.time())
         self._now = Progress(parts.fingerprint, self.earlier.bounds, self.earlier.began)
 
     def stage(self, stage: Stage) -> None:

@@ -6,6 +6,7 @@ from duckdb import DuckDBPyConnection
 from duckdb.sqltypes import DuckDBPyType
 
 from databrokkr_assets.core.names import quoted
+from databrokkr_assets.lake.types import child_type
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
@@ -69,9 +70,9 @@ def _digits(kind: DuckDBPyType) -> tuple[int, int] | None:
 def _wider_structs(one: DuckDBPyType, other: DuckDBPyType) -> str | None:
     """The fields of both; a field that one of them lacks is NULL there."""
     fields: dict[str, str] = {name: str(kind) for name, kind in one.children}
-    kinds = dict(one.children)
-    for name, kind in other.children:
-        found = _wider(kinds[name], kind) if name in kinds else str(kind)  # type: ignore[arg-type]
+    kinds = {name: child_type(one, index) for index, (name, _) in enumerate(one.children)}
+    for index, (name, kind) in enumerate(other.children):
+        found = _wider(kinds[name], child_type(other, index)) if name in kinds else str(kind)
         if found is None:
             return None
         fields[name] = found
@@ -79,5 +80,5 @@ def _wider_structs(one: DuckDBPyType, other: DuckDBPyType) -> str | None:
 
 
 def _wider_lists(one: DuckDBPyType, other: DuckDBPyType) -> str | None:
-    found = _wider(one.children[0][1], other.children[0][1])  # type: ignore[arg-type]
+    found = _wider(child_type(one, 0), child_type(other, 0))
     return f"{found}[]" if found else None

@@ -54,14 +54,14 @@ def storage_type(own: DuckDBPyType) -> str:
     """The SQL type that a column of type `own` is stored as. Raises SpecError for a type that nothing can hold."""
     match own.id:
         case "list":
-            return f"{storage_type(_child(own, 0))}[]"
+            return f"{storage_type(child_type(own, 0))}[]"
         case "array":
-            return f"{storage_type(_child(own, 0))}[]"
+            return f"{storage_type(child_type(own, 0))}[]"
         case "struct":
-            fields = (f"{quoted(name)} {storage_type(_child(own, i))}" for i, (name, _) in enumerate(own.children))
+            fields = (f"{quoted(name)} {storage_type(child_type(own, i))}" for i, (name, _) in enumerate(own.children))
             return f"STRUCT({', '.join(fields)})"
         case "map":
-            return f"MAP({storage_type(_child(own, 0))}, {storage_type(_child(own, 1))})"
+            return f"MAP({storage_type(child_type(own, 0))}, {storage_type(child_type(own, 1))})"
         case kind if kind in _STORED_AS:
             return _STORED_AS[kind]
         case kind if kind in _AS_TEXT:
@@ -74,7 +74,8 @@ def storage_type(own: DuckDBPyType) -> str:
             raise SpecError(f"a dataset cannot hold a column of type {own}", mend="cast it to VARCHAR or another type")
 
 
-def _child(own: DuckDBPyType, index: int) -> DuckDBPyType:
+def child_type(own: DuckDBPyType, index: int) -> DuckDBPyType:
+    """The type of a nested type's field or element."""
     child = own.children[index][1]
     assert isinstance(child, DuckDBPyType)
     return child

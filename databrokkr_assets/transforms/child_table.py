@@ -12,6 +12,7 @@ from sqlglot import exp
 from databrokkr_assets.core.names import quoted
 from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import ComposesSql, TransformSettings
+from databrokkr_assets.transforms.placing import placed
 
 INDEX = "_index"
 """The column that tells an element's place in its list, from 1."""
@@ -48,19 +49,6 @@ class ChildTable(TransformSettings, ComposesSql):
         )
         assert isinstance(query, exp.Query)
         return placed(query, {"databrokkr_input": inputs[self.input]})
-
-
-def placed(query: exp.Query, inputs: Mapping[str, exp.Expression]) -> exp.Query:
-    """The query with its tables replaced by what is read there, under the tables' own aliases."""
-    for table in list(query.find_all(exp.Table)):
-        if table.name in inputs:
-            read = inputs[table.name].copy()
-            read.set("alias", table.args.get("alias"))
-            for key in ("joins", "laterals"):
-                if table.args.get(key):
-                    read.set(key, table.args[key])
-            table.replace(read)
-    return query
 
 
 transform = ChildTable

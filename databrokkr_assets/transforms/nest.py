@@ -12,7 +12,8 @@ from sqlglot import exp
 from databrokkr_assets.core.names import columns, literal, quoted
 from databrokkr_assets.core.settings import Names, Settings
 from databrokkr_assets.core.spec import ComposesSql, TransformSettings
-from databrokkr_assets.transforms.child_table import INDEX, placed
+from databrokkr_assets.transforms.child_table import INDEX
+from databrokkr_assets.transforms.placing import placed
 
 
 class Child(Settings):

@@ -13,6 +13,7 @@ from sqlglot.errors import ParseError, TokenError
 
 from databrokkr_assets.core.settings import Names
 from databrokkr_assets.core.spec import ComposesSql, TransformSettings
+from databrokkr_assets.transforms.placing import placed
 
 
 class Sql(TransformSettings, ComposesSql):
@@ -35,11 +36,7 @@ class Sql(TransformSettings, ComposesSql):
         return tuple(dict.fromkeys([*self.input, *self._tables]))
 
     def to_sql(self, inputs: Mapping[str, exp.Expression]) -> exp.Query:
-        query = _parsed(self.sql)
-        for scope_table in list(query.find_all(exp.Table)):
-            if scope_table.name in inputs and not scope_table.db and not _is_cte(scope_table):
-                scope_table.replace(_aliased(inputs[scope_table.name], scope_table))
-        return query
+        return placed(_parsed(self.sql), inputs, lambda table: not table.db and not _is_cte(table))
 
     @cached_property
     def _tables(self) -> tuple[str, ...]:
@@ -82,16 +79,6 @@ def _ancestors(node: exp.Expr) -> Iterator[exp.Expr]:
     while node.parent is not None:
         node = node.parent
         yield node
-
-
-def _aliased(read: exp.Expression, table: exp.Table) -> exp.Expression:
-    """`read` under the name that the query knows it by, with whatever else (joins, sample) hangs on the table."""
-    source = read.copy()
-    source.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
-    for key in ("joins", "laterals", "pivots", "sample", "ordinality"):
-        if table.args.get(key):
-            source.set(key, table.args[key])
-    return source
 
 
 transform = Sql
